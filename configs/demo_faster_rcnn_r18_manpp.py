@@ -1,0 +1,15 @@
+# Faster R-CNN R18 on drawn scenes, trained block by block in minutes on a CPU (make demo).
+_base_ = ['./_base_/demo_detection.py', './_base_/detection.py']
+custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
+model = dict(backbone=_base_.manpp_backbone)
+# Four blocks, cut at the stage ends: from scratch, each block has to learn its features itself.
+model['backbone'] |= dict(
+    local_blocks=4,
+    cuts=None,
+    auxiliary=dict(
+        projection=dict(out_channels=64),
+        head=dict(type='FCOSHead', num_classes=5, feat_channels=64, stacked_convs=1),
+    ),
+)
+custom_hooks = _base_.manpp_hooks
+optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)

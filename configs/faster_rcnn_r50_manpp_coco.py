@@ -1,0 +1,17 @@
+# Faster R-CNN R50-FPN on COCO, 12 epochs, the backbone trained block by block. Stem and layer1 are frozen, as upstream,
+# so that the two compare; everything that is not about local learning is upstream's.
+_base_ = [
+    'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
+    './_base_/detection.py',
+    './_base_/coco_data.py',
+]
+custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
+model = dict(backbone=_base_.manpp_backbone)
+custom_hooks = _base_.manpp_hooks
+optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)
+
+train_dataloader = dict(dataset=dict(data_root=_base_.coco_root))
+val_dataloader = dict(dataset=dict(data_root=_base_.coco_root))
+test_dataloader = dict(dataset=dict(data_root=_base_.coco_root))
+val_evaluator = dict(ann_file=_base_.coco_root + 'annotations/instances_val2017.json')
+test_evaluator = dict(ann_file=_base_.coco_root + 'annotations/instances_val2017.json')

@@ -1,0 +1,21 @@
+"""MAN++ block-local training for MMDetection and MMSegmentation.
+
+``import manpp_mm`` (or ``custom_imports = dict(imports=['manpp_mm'])`` in a config) registers the local backbones in
+the packages that are installed and the hooks in MMEngine.
+"""
+
+from importlib.util import find_spec
+
+from . import compat
+
+compat.apply()
+
+from . import hooks  # noqa: E402
+
+if find_spec('mmdet') is not None:
+    from .models import detection  # noqa: F401
+if find_spec('mmseg') is not None:
+    from .models import segmentation  # noqa: F401
+
+from .version import __version__  # noqa: E402
+__all__ = ['__version__', 'hooks']

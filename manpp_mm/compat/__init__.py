@@ -1,0 +1,13 @@
+"""What lets MMLab's packages run on today's PyTorch. Each part does nothing where it is not needed."""
+
+from . import checkpoint, config_prefix, mmcv_ops
+
+
+def apply() -> None:
+    """Apply every part; called once by ``import manpp_mm``, before anything imports ``mmcv.ops``."""
+    mmcv_ops.apply()
+    checkpoint.apply()
+    config_prefix.apply()
+
+
+__all__ = ['apply']

@@ -1,0 +1,21 @@
+"""Which optimizer steps the backbone."""
+
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from torch import nn
+
+
+def trunk_optim_wrapper(optim_wrapper: 'OptimWrapper | OptimWrapperDict', backbone: nn.Module) -> OptimWrapper:
+    """Return the one optimizer wrapper that holds the backbone's trainable parameters.
+
+    Raises:
+        ValueError: They are spread over several optimizers, or none holds them.
+    """
+    wrappers = list(optim_wrapper.values()) if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
+    trained = {id(p) for p in backbone.parameters() if p.requires_grad}
+    holders = [w for w in wrappers if any(id(p) in trained for group in w.param_groups for p in group['params'])]
+    if len(holders) != 1:
+        raise ValueError(
+            f"{len(holders)} optimizers of optim_wrapper hold the local backbone's parameters; block-local training "
+            'needs all of them in one'
+        )
+    return holders[0]

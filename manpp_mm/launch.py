@@ -1,0 +1,201 @@
+"""From a config and a tool's flags to a Runner: what ``tools/train.py`` and ``tools/test.py`` share."""
+
+import argparse
+import os
+import os.path as osp
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+_ROOTS = {'CocoDataset': 'COCO_ROOT', 'CityscapesDataset': 'CITYSCAPES_ROOT'}
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that training and testing share, as MMDetection's and MMSegmentation's tools name them."""
+    parser.add_argument('--work-dir', help='folder for logs and results; default work_dirs/CONFIG')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override config keys: key=value; a list as key="[a,b]" or key=a,b, without white space',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    # torch.distributed.launch and mim pass one or the other.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read the config and apply the common flags.
+
+    Raises:
+        ValueError: ``--cfg-options data_root=...``, which would change nothing.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    options = args.cfg_options or {}
+    if 'data_root' in options:
+        raise ValueError(
+            '--cfg-options data_root=... changes nothing: the paths are expanded when the config is read. Set the '
+            f'environment variable instead: {" or ".join(sorted(_ROOTS.values()))}'
+        )
+    config = Config.fromfile(args.config)
+    config.merge_from_dict(options)
+    config.launcher = args.launcher
+    if args.work_dir is not None:
+        config.work_dir = args.work_dir
+    elif config.get('work_dir') is None:
+        config.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    return config
+
+
+def enable_amp(config: Config) -> None:
+    """Turn on automatic mixed precision.
+
+    Raises:
+        ValueError: The optimizer wrapper is of a type that has no AMP twin.
+    """
+    kind = config.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(f'--amp needs optim_wrapper.type OptimWrapper, not {kind!r}')
+    config.optim_wrapper.type = 'AmpOptimWrapper'
+    config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def enable_auto_scale_lr(config: Config) -> None:
+    """Scale the learning rate with the batch.
+
+    Raises:
+        ValueError: The config does not say for which batch its learning rate is.
+    """
+    if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+        raise ValueError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config')
+    config.auto_scale_lr.enable = True
+
+
+def enable_resume(config: Config, checkpoint: str) -> None:
+    """Resume from a checkpoint, or from the latest one of the work folder for ``'auto'``."""
+    config.resume = True
+    config.load_from = None if checkpoint == 'auto' else checkpoint
+
+
+def enable_painting(config: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
+    """Paint each tested image, into a window or a folder.
+
+    Raises:
+        ValueError: The config has no visualization hook.
+    """
+    hook = config.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise ValueError('--show and --show-dir need default_hooks.visualization in the config')
+    hook.update(draw=True, show=show, wait_time=wait_time, interval=1)
+    if show_dir is not None and _is_segmentation(config):
+        config.visualizer.save_dir = show_dir
+    elif show_dir is not None:
+        hook.test_out_dir = show_dir
+
+
+def enable_tta(config: Config) -> None:
+    """Test with augmentation: the config's ``tta_model`` and ``tta_pipeline``, for a detector flips by default.
+
+    Raises:
+        ValueError: A segmentor's config without them.
+    """
+    if _is_segmentation(config):
+        if 'tta_model' not in config or 'tta_pipeline' not in config:
+            raise ValueError('--tta needs tta_model and tta_pipeline in the config')
+    else:
+        config.setdefault(
+            'tta_model',
+            dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)),
+        )
+        if 'tta_pipeline' not in config:
+            config.tta_pipeline = deepcopy(_innermost(config.test_dataloader.dataset).pipeline)
+            meta = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
+            flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+            pack = [dict(type='PackDetInputs', meta_keys=meta)]
+            config.tta_pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, pack])
+    config.model = ConfigDict(**config.tta_model, module=config.model)
+    _innermost(config.test_dataloader.dataset).pipeline = config.tta_pipeline
+
+
+def enable_output(config: Config, out: str) -> None:
+    """Keep the predictions: a pickle file for a detector, a folder of label maps for a segmentor.
+
+    Raises:
+        ValueError: A detector's file does not end in .pkl or .pickle.
+    """
+    if _is_segmentation(config):
+        config.test_evaluator.update(output_dir=out, keep_results=True)
+        return
+    if not out.endswith(('.pkl', '.pickle')):
+        raise ValueError(f'--out {out}: a detector\'s predictions go into a .pkl or .pickle file')
+    evaluator = config.test_evaluator
+    metrics = list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
+    config.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=out)]
+
+
+def check_data(config: Config, *splits: str) -> None:
+    """Look for the annotations before anything is built.
+
+    Args:
+        config: The config.
+        splits: Some of ``'train'``, ``'val'``, ``'test'``.
+
+    Raises:
+        FileNotFoundError: An annotation file or an image or label folder is missing; the message names the config key
+            and the way out.
+    """
+    for split in splits:
+        key = f'{split}_dataloader.dataset'
+        loader = config.get(f'{split}_dataloader')
+        for dataset in _datasets(loader.get('dataset') if loader else None):
+            root = dataset.get('data_root') or ''
+            places = {'ann_file': dataset.get('ann_file') or ''}
+            places |= {f'data_prefix.{name}': place for name, place in (dataset.get('data_prefix') or {}).items()}
+            for name, place in places.items():
+                path = osp.join(root, place) if place else ''
+                if not isinstance(place, str) or not place or '://' in path or osp.exists(path):
+                    continue
+                variable = _ROOTS.get(dataset.get('type'))
+                way = f'set the environment variable {variable} to its folder, or ' if variable else ''
+                raise FileNotFoundError(
+                    f'{path} does not exist ({key}.{name}). Lay the data out as data/README.md says and {way}'
+                    f'set {key}.data_root in the config'
+                )
+
+
+def build_runner(config: Config) -> Runner:
+    """Build the Runner; several processes without CUDA talk through gloo."""
+    if config.launcher == 'pytorch' and not torch.cuda.is_available():
+        # MMEngine's own start-up and its default wrapper both ask for a CUDA device.
+        if not dist.is_initialized():
+            dist.init_process_group('gloo')
+        config.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel'))
+        config.model_wrapper_cfg.setdefault('device_ids', None)
+    return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+
+
+def _is_segmentation(config: Config) -> bool:
+    return config.get('default_scope') == 'mmseg'
+
+
+def _innermost(dataset: ConfigDict) -> ConfigDict:
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset
+
+
+def _datasets(dataset: Any) -> Iterator[ConfigDict]:
+    """The data sets inside wrappers (RepeatDataset, ConcatDataset)."""
+    if isinstance(dataset, dict) and 'datasets' in dataset:
+        for inner in dataset['datasets']:
+            yield from _datasets(inner)
+    elif isinstance(dataset, dict) and 'dataset' in dataset:
+        yield from _datasets(dataset['dataset'])
+    elif isinstance(dataset, dict):
+        yield dataset

@@ -1,0 +1,18 @@
+"""The learning rule of block-local training. Imports torch only."""
+
+from .branches import Branches, update_momentum_branches
+from .checkpoint import checkpointed
+from .gradient import LocalGradients, LocalStep, deliver, local_step
+from .partition import Cut, partition
+
+__all__ = [
+    'Branches',
+    'Cut',
+    'LocalGradients',
+    'LocalStep',
+    'checkpointed',
+    'deliver',
+    'local_step',
+    'partition',
+    'update_momentum_branches',
+]

@@ -1,0 +1,178 @@
+"""Gradients of a local block: computed in forward, delivered in backward.
+
+Summing detached local losses into one backward is correct but keeps every block's graph alive until then. Calling
+``loss.backward()`` inside forward frees the graphs but bypasses whatever wraps the model: DDP does not reduce those
+gradients, loss scaling and accumulation do not see them. Here the gradients are taken inside forward with
+:func:`torch.autograd.grad`, which frees the block's graph, and reach ``Parameter.grad`` in the ordinary backward,
+through a custom function whose inputs are the parameters.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+Losses = Mapping[str, 'Tensor | Sequence[Tensor]']
+
+
+class LocalGradients:
+    """Gradients of local losses, kept until backward.
+
+    Args:
+        parameters: The parameters that received a gradient.
+        gradients: One gradient for each of them, multiplied by ``scale``.
+        scale: What the local loss was multiplied by, a number or a 0-dim tensor.
+        dtype: Floating-point type of the local loss; the delivered scalar has it, so that the factor that comes back
+            in backward loses no digits.
+    """
+
+    def __init__(
+        self, parameters: list[nn.Parameter], gradients: list[Tensor], scale: 'float | Tensor', dtype: torch.dtype
+    ) -> None:
+        self.parameters = parameters
+        self.gradients = gradients
+        self.scale = scale
+        self.dtype = dtype
+
+
+@dataclass
+class LocalStep:
+    """What :func:`local_step` returns.
+
+    Attributes:
+        outputs: The block's outputs, detached.
+        losses: The loss dict reduced to detached scalars, under the head's own keys. Keys without ``'loss'`` (an
+            accuracy, say) are there too.
+        gradients: To be handed to :func:`deliver`.
+    """
+
+    outputs: tuple[Tensor, ...]
+    losses: dict[str, Tensor]
+    gradients: LocalGradients
+
+
+def reduce_losses(losses: Losses) -> dict[str, Tensor]:
+    """Reduce each entry to a scalar as ``mmengine.model.BaseModel.parse_losses`` does: mean, or sum of means."""
+    reduced = {}
+    for name, value in losses.items():
+        if isinstance(value, Tensor):
+            reduced[name] = value.mean()
+        elif isinstance(value, Sequence) and len(value) and all(isinstance(item, Tensor) for item in value):
+            reduced[name] = sum(item.mean() for item in value)
+        else:
+            raise TypeError(f'a local loss must be a tensor or a list of tensors, but {name!r} is {type(value)}')
+    return reduced
+
+
+def local_step(
+    block: Callable[[Tensor], 'Tensor | tuple[Tensor, ...]'],
+    local_loss: Callable[[Tensor], Losses],
+    x: Tensor,
+    parameters: Iterable[nn.Parameter],
+    scale: 'float | Tensor' = 1.0,
+) -> LocalStep:
+    """Run one local block with its auxiliary network and take its gradients at once.
+
+    Computes ``y = block(sg(x))``, the local loss ``L = sum of local_loss(y) entries whose key contains 'loss'`` and
+    ``dL / dp`` for each of ``parameters``, then frees the graph: when this returns, no tensor of the block's graph is
+    alive. MAN++ (arXiv 2507.16279) trains its blocks on these gradients.
+
+    Args:
+        block: Maps ``x`` to one output or a tuple of them, the last of which is what the next block receives.
+        local_loss: Maps that last output to a dict of losses: scalars, tensors or lists of tensors.
+        x: The block's input, of any shape; detached here.
+        parameters: The parameters of block and auxiliary network. Those that are frozen are left alone; those that
+            the loss does not reach receive no gradient.
+        scale: Factor of the local loss inside the gradient computation, a loss scaler's for float16; divided out
+            again in backward.
+
+    Returns:
+        Detached outputs, detached losses and the gradients to deliver.
+
+    Raises:
+        RuntimeError: No key contains ``'loss'``, the loss depends on no trainable parameter, or a parameter has a
+            tensor hook, which would fire twice.
+    """
+    trainable = list(dict.fromkeys(p for p in parameters if p.requires_grad))
+    for parameter in trainable:
+        if parameter._backward_hooks:
+            raise RuntimeError(
+                f'a parameter of shape {tuple(parameter.shape)} in a local block has a tensor hook '
+                '(Tensor.register_hook), which would fire twice: when the gradient is computed and when it is '
+                'delivered. Use Tensor.register_post_accumulate_grad_hook instead.'
+            )
+    outputs = block(x.detach())
+    if isinstance(outputs, Tensor):
+        outputs = (outputs,)
+    losses = reduce_losses(local_loss(outputs[-1]))
+    terms = [value for name, value in losses.items() if 'loss' in name]
+    if not terms:
+        raise RuntimeError(f"a local loss needs a key that contains 'loss', got {list(losses)}")
+    total = sum(terms)
+    received = []
+    if total.requires_grad and trainable:
+        with torch.autocast(total.device.type, enabled=False):
+            gradients = torch.autograd.grad(total * scale, trainable, allow_unused=True)
+        received = [(p, g) for p, g in zip(trainable, gradients, strict=True) if g is not None]
+    if not received:
+        raise RuntimeError(
+            f'the local loss ({", ".join(losses)}) depends on no trainable parameter of its block or auxiliary network'
+        )
+    return LocalStep(
+        outputs=tuple(output.detach() for output in outputs),
+        losses={name: value.detach() for name, value in losses.items()},
+        gradients=LocalGradients(
+            parameters=[p for p, _ in received],
+            gradients=[g for _, g in received],
+            scale=scale,
+            dtype=torch.promote_types(total.dtype, torch.float32),
+        ),
+    )
+
+
+def deliver(steps: Sequence[LocalGradients]) -> Tensor:
+    """Return a scalar, constantly zero, whose backward hands the kept gradients to their parameters.
+
+    Added to the model's loss, it makes local learning look like any other loss to DDP, gradient accumulation, loss
+    scaling and clipping: the gradient that reaches the scalar multiplies the kept gradients. Call it at the end of
+    the model's forward: autograd runs the newest node first, so that DDP reduces these gradients while those of neck
+    and heads are still being computed.
+
+    Args:
+        steps: The gradients of the local blocks of one forward. They are given away: each is empty afterwards.
+
+    Returns:
+        A 0-dim tensor. Running backward through it twice raises a ``RuntimeError``.
+    """
+    parameters = [p for step in steps for p in step.parameters]
+    groups = [(step.gradients, step.scale) for step in steps]
+    dtype = steps[0].dtype
+    for step in steps:
+        dtype = torch.promote_types(dtype, step.dtype)
+        step.parameters, step.gradients = [], []
+    return _Delivery.apply(groups, dtype, *parameters)
+
+
+class _Delivery(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, groups: list, dtype: torch.dtype, *parameters: Tensor) -> Tensor:
+        ctx.groups = groups
+        return torch.zeros((), dtype=dtype, device=parameters[0].device)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, factor: Tensor) -> tuple:
+        if ctx.groups is None:
+            raise RuntimeError(
+                'backward ran a second time through the delivery of local gradients: they are handed over once. '
+                'Run forward again, or accumulate by the optimizer wrapper (accumulative_counts).'
+            )
+        # No reference may remain, or Parameter.grad would be a copy; parse_losses keeps this node until after the step.
+        groups, ctx.groups = ctx.groups, None
+        gradients = []
+        for kept, scale in groups:
+            torch._foreach_mul_(kept, factor / scale)
+            gradients += kept
+        return None, None, *gradients

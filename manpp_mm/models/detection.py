@@ -1,0 +1,92 @@
+"""Local backbones and auxiliary networks of MMDetection."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmdet.models import ATSSHead, FCOSHead, GFLHead, ResNet, RetinaHead
+from mmdet.models.dense_heads.fcos_head import INF
+from mmdet.registry import MODELS
+from torch import Tensor
+
+from .auxiliary import AuxiliaryNetwork, constructor_parameters
+from .local_backbone import LocalResNetMixin
+
+# On one level MaxIoUAssigner's `gt_max_assign_all` would make every anchor inside a large object a positive.
+_MAX_IOU = dict(
+    assigner=dict(
+        type='MaxIoUAssigner',
+        pos_iou_thr=0.5,
+        neg_iou_thr=0.4,
+        min_pos_iou=0,
+        gt_max_assign_all=False,
+        ignore_iof_thr=-1,
+    ),
+    sampler=dict(type='PseudoSampler'),
+    allowed_border=-1,
+    pos_weight=-1,
+    debug=False,
+)
+_ANCHORS = dict(type='AnchorGenerator', octave_base_scale=4, scales_per_octave=3, ratios=[0.5, 1.0, 2.0])
+_ATSS = dict(assigner=dict(type='ATSSAssigner', topk=9), allowed_border=-1, pos_weight=-1, debug=False)
+
+
+class DetectionAuxiliary(AuxiliaryNetwork):
+    """Auxiliary network that ends in a dense head of MMDetection, on one level.
+
+    ``in_channels``, ``strides``, the anchors' strides, FCOS's ``regress_ranges`` and the ``train_cfg`` of RetinaNet,
+    ATSS and GFL heads are derived; a head of another kind needs its own ``train_cfg``.
+    """
+
+    registry = MODELS
+
+    def complete_head(self, config: dict[str, Any], head_type: type, stride: int, norm_cfg: Mapping | None) -> None:
+        names = constructor_parameters(head_type)
+        if 'num_classes' in names and 'num_classes' not in config:
+            raise ValueError("auxiliary.head needs num_classes, the number of the data set's classes")
+        for key in ('strides', 'regress_ranges'):
+            if key in config:
+                raise ValueError(f'remove auxiliary.head.{key}: it follows from the cut (stride {stride})')
+        if 'anchor_generator' in names:
+            anchors = dict(config.get('anchor_generator', _ANCHORS))
+            if issubclass(head_type, ATSSHead | GFLHead) and 'anchor_generator' not in config:
+                anchors |= dict(octave_base_scale=8, scales_per_octave=1, ratios=[1.0])
+            if 'strides' in anchors:
+                raise ValueError(f'remove auxiliary.head.anchor_generator.strides: it follows from the cut ({stride})')
+            config['anchor_generator'] = anchors | dict(strides=[stride])
+        elif 'strides' in names:
+            config['strides'] = [stride]
+        if 'regress_ranges' in names:
+            config['regress_ranges'] = ((-1, INF),)
+        if 'train_cfg' not in config:
+            self._derive_train_cfg(config, head_type)
+
+    @staticmethod
+    def _derive_train_cfg(config: dict[str, Any], head_type: type) -> None:
+        if issubclass(head_type, ATSSHead | GFLHead):
+            config['train_cfg'] = _ATSS
+        elif issubclass(head_type, RetinaHead):
+            config['train_cfg'] = _MAX_IOU
+        elif not issubclass(head_type, FCOSHead):
+            raise ValueError(
+                f'auxiliary.head of type {head_type.__name__} needs a train_cfg (its assigner), as the detector it '
+                'comes from has under model.train_cfg'
+            )
+
+    def head_loss(self, y: Tensor, targets: Sequence) -> Mapping[str, Any]:
+        return self.head.loss((y,), targets)
+
+
+@MODELS.register_module()
+class LocalResNet(LocalResNetMixin, ResNet):
+    """MMDetection's ``ResNet``, trained block by block. See :class:`LocalBackbone` for the added arguments.
+
+    Example:
+        >>> backbone = LocalResNet(
+        ...     depth=18, cuts=[(1, 1)],
+        ...     auxiliary=dict(projection=dict(out_channels=64),
+        ...                    head=dict(type='FCOSHead', num_classes=3, feat_channels=64, stacked_convs=1)))
+        >>> [tuple(f.shape) for f in backbone.eval()(torch.rand(1, 3, 64, 64))]
+        [(1, 64, 16, 16), (1, 128, 8, 8), (1, 256, 4, 4), (1, 512, 2, 2)]
+    """
+
+    auxiliary_type = DetectionAuxiliary

@@ -1,0 +1,319 @@
+"""The mixin that runs a backbone block by block."""
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import ModuleList
+from torch import Tensor, nn
+
+from ..local import LocalGradients, checkpointed, deliver, local_step, partition
+from .auxiliary import AuxiliaryNetwork
+
+
+class LocalBackbone:
+    """Mixin that trains a backbone made of stages of units block by block.
+
+    Put it before the backbone class: ``class LocalResNet(LocalResNetMixin, ResNet)``. The trunk keeps the parent's
+    parameter names; everything that is added lives under ``auxiliary.``. In evaluation, and wherever gradients are
+    off, the parent's forward runs and no auxiliary network does.
+
+    In training each block but the last is run by :func:`manpp_mm.local.local_step`: its gradients are taken at once
+    and its graph is freed. Its outputs (to the next block and to a neck) are detached. The last block is ordinary
+    autograd. ``LocalLearningHook`` opens each training forward with :meth:`begin_local_step` and fetches block losses
+    and delivery with :meth:`end_local_step`.
+
+    Args:
+        local_blocks: K, the number of local blocks that train: at stage ends where K fits them, otherwise the units
+            are divided evenly. Set this or ``cuts``.
+        cuts: Explicit cuts ``[(stage, unit), ...]``, both from 0, each after that unit.
+        auxiliary: Arguments of the auxiliary networks (see :class:`AuxiliaryNetwork`): one dict for all of them or a
+            list of one dict a cut.
+        args, kwargs: The parent backbone's. ``with_cp=True`` checkpoints each unit and each branch, non-reentrant.
+
+    Raises:
+        ValueError: For cuts or an auxiliary network that do not fit the backbone; the message names the key.
+    """
+
+    auxiliary_type: type[AuxiliaryNetwork]
+    """The auxiliary network of this task."""
+
+    def __init__(
+        self,
+        *args: Any,
+        local_blocks: int | None = None,
+        cuts: Sequence[tuple[int, int]] | None = None,
+        auxiliary: 'Mapping | Sequence[Mapping] | None' = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        stages = self.stages()
+        units = [(s, u) for s, stage in enumerate(stages) for u in range(len(stage))]
+        trains = [_trains(stages[s][u]) for s, u in units]
+        trains[0] = trains[0] or any(_trains(module) for module in self.stem_modules())
+        self.cuts = partition([len(stage) for stage in stages], trains, local_blocks, cuts)
+        starts = [0, *(units.index(cut) + 1 for cut in self.cuts)]
+        self.block_units = [units[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
+        """The units ``(stage, unit)`` of each local block."""
+        if self.with_cp:
+            # Units checkpoint themselves with reentrance, which torch.autograd.grad cannot enter.
+            for stage in stages:
+                for unit in stage:
+                    unit.with_cp = False
+        self.auxiliary = ModuleList(self._build_auxiliary(auxiliary))
+        self._auxiliary_ready = False
+        self._absent_keys: set[str] = set()
+        self.register_load_state_dict_post_hook(_forgive_absent_auxiliary)
+        self._reset_step()
+        self.train(self.training)
+
+    # What a family of backbones tells about itself.
+
+    def stages(self) -> list[nn.Sequential]:
+        """The stages, each a sequence of units."""
+        raise TypeError(f'{type(self).__name__} must define stages()')
+
+    def stem_modules(self) -> list[nn.Module]:
+        """The modules before the first stage."""
+        raise TypeError(f'{type(self).__name__} must define stem_modules()')
+
+    def run_stem(self, x: Tensor) -> Tensor:
+        """Run what comes before the first stage on an image batch (N, 3, H, W)."""
+        raise TypeError(f'{type(self).__name__} must define run_stem()')
+
+    def stage_geometry(self, stage: int) -> tuple[int, int]:
+        """Channels of a stage's output and its stride in pixels."""
+        raise TypeError(f'{type(self).__name__} must define stage_geometry()')
+
+    # Construction.
+
+    def _build_auxiliary(self, config: 'Mapping | Sequence[Mapping] | None') -> list[AuxiliaryNetwork]:
+        if not self.cuts:
+            return []
+        if config is None:
+            raise ValueError(
+                f'{type(self).__name__} is cut after {self.cuts} and needs auxiliary=dict(head=dict(...)), the '
+                'network that gives each block its local loss'
+            )
+        configs = [config] * len(self.cuts) if isinstance(config, Mapping) else list(config)
+        if len(configs) != len(self.cuts):
+            raise ValueError(f'auxiliary holds {len(configs)} entries for {len(self.cuts)} cuts {self.cuts}')
+        networks = []
+        for block, entry in enumerate(configs):
+            stage, unit = self.block_units[block + 1][0]
+            channels, stride = self.stage_geometry(stage)
+            networks.append(
+                self.auxiliary_type(
+                    self.stages()[stage][unit],
+                    in_channels=channels,
+                    stride=stride,
+                    norm_cfg=self.norm_cfg,
+                    with_cp=self.with_cp,
+                    **entry,
+                )
+            )
+        return networks
+
+    def train(self, mode: bool = True) -> 'LocalBackbone':
+        """Set the mode. ``norm_eval`` holds for trunk and branches; projections and heads keep training mode."""
+        super().train(mode)
+        for network in self.auxiliary:
+            network.train_head(mode)
+        return self
+
+    # Weights.
+
+    @property
+    def next_units(self) -> list[nn.Module]:
+        """For each auxiliary network the first unit of the next local block, which its branches copy."""
+        stages = self.stages()
+        return [stages[s][u] for (s, u), *_ in self.block_units[1:]]
+
+    def momentum_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """(momentum branch, the unit that it follows) of each auxiliary network."""
+        return [(a.branches.momentum, unit) for a, unit in zip(self.auxiliary, self.next_units, strict=True)]
+
+    def sync_auxiliary(self) -> bool:
+        """Copy the trunk's units into the branches, once, unless a checkpoint brought the branches' own weights.
+
+        Returns:
+            Whether the branches were copied now.
+        """
+        if self._auxiliary_ready:
+            return False
+        for network, unit in zip(self.auxiliary, self.next_units, strict=True):
+            network.branches.sync(unit)
+        self._auxiliary_ready = True
+        return True
+
+    def _load_from_state_dict(self, state_dict: Mapping, prefix: str, *args: Any) -> None:
+        prefix_auxiliary = f'{prefix}auxiliary.'
+        own = {prefix_auxiliary + name: value.shape for name, value in self.auxiliary.state_dict().items()}
+        found = {name: value.shape for name, value in state_dict.items() if name.startswith(prefix_auxiliary)}
+        if found and found != own:
+            differing = sorted(name for name in {**own, **found} if own.get(name) != found.get(name))
+            raise RuntimeError(
+                f'the checkpoint was trained with other cuts or another auxiliary network: {len(differing)} of its '
+                f'entries under {prefix_auxiliary!r} differ from this config ({", ".join(differing[:3])}, ...). Use '
+                f'the cuts and auxiliary of its own config, or remove the entries under {prefix_auxiliary!r} to start '
+                'the auxiliary networks from the trunk.'
+            )
+        self._absent_keys = set() if found else set(own)
+        self._auxiliary_ready = bool(found)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    # The training step.
+
+    def _reset_step(self) -> None:
+        self._targets: Any = None
+        self._scale: float | Tensor = 1.0
+        self._losses: dict[str, Tensor] = {}
+        self._gradients: list[LocalGradients] = []
+        self.local_step_ran = False
+
+    def begin_local_step(self, targets: Any, scale: 'float | Tensor' = 1.0) -> None:
+        """Open one training forward; what a forward that never ended left behind is dropped.
+
+        Args:
+            targets: The batch's targets as the auxiliary heads' ``loss`` takes them (a list of data samples).
+            scale: The loss scaler's factor, 1 without one.
+        """
+        self._reset_step()
+        self._targets = targets
+        self._scale = scale
+
+    def end_local_step(self) -> dict[str, Tensor]:
+        """Close one training forward.
+
+        Returns:
+            Block losses under ``block0.loss_cls`` and so on, detached, but for one that carries the delivery of the
+            local gradients. Empty if no block was trained locally.
+        """
+        losses, gradients = self._losses, self._gradients
+        self._reset_step()
+        if gradients:
+            carrier = next(name for name in losses if 'loss' in name)
+            losses[carrier] = losses[carrier] + deliver(gradients)
+        return losses
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Run the backbone.
+
+        Args:
+            x: Images (N, 3, H, W).
+
+        Returns:
+            The feature maps at ``out_indices``. In block-local training those of all blocks but the last are
+            detached.
+
+        Raises:
+            RuntimeError: Training without targets (``LocalLearningHook`` is missing), or a second call in one forward.
+        """
+        if not (self.training and torch.is_grad_enabled()):
+            return super().forward(x)
+        if len(self.auxiliary):
+            if self._targets is None:
+                raise RuntimeError(
+                    f'{type(self).__name__} trains block by block and has no targets. Add '
+                    "custom_hooks=[dict(type='LocalLearningHook'), dict(type='MomentumHook')] to the config (a "
+                    "custom_hooks list of your own replaces an inherited one) and call the model in mode='loss'; "
+                    'outside of training use model.eval() or torch.no_grad().'
+                )
+            if self.local_step_ran:
+                raise RuntimeError(
+                    f'{type(self).__name__} was called twice in one forward of the model; its local gradients belong '
+                    'to one call. This model cannot be trained block by block.'
+                )
+            self.local_step_ran = True
+        features: list[Tensor] = []
+        for block, network in enumerate(self.auxiliary):
+            step = local_step(
+                lambda inputs, block=block: self._run_block(block, inputs),
+                lambda output, network=network: network(output, self._targets),
+                x,
+                self._block_parameters(block),
+                self._scale,
+            )
+            *outs, x = step.outputs
+            features += outs
+            self._losses.update({f'block{block}.{name}': value for name, value in step.losses.items()})
+            self._gradients.append(step.gradients)
+        *outs, _ = self._run_block(len(self.auxiliary), x)
+        return tuple(features + outs)
+
+    def _run_block(self, block: int, x: Tensor) -> tuple[Tensor, ...]:
+        """Run one block; returns the feature maps at ``out_indices`` inside it and then its output."""
+        stages = self.stages()
+        outs = []
+        if block == 0:
+            x = self.run_stem(x)
+        for stage, unit in self.block_units[block]:
+            x = checkpointed(stages[stage][unit], x) if self.with_cp else stages[stage][unit](x)
+            if unit == len(stages[stage]) - 1 and stage in self.out_indices:
+                outs.append(x)
+        return *outs, x
+
+    def _block_parameters(self, block: int) -> list[nn.Parameter]:
+        stages = self.stages()
+        modules = [stages[s][u] for s, u in self.block_units[block]] + [self.auxiliary[block]]
+        if block == 0:
+            modules += self.stem_modules()
+        return [p for module in modules for p in module.parameters()]
+
+
+class LocalResNetMixin(LocalBackbone):
+    """What MMDetection's and MMSegmentation's ResNets share."""
+
+    def stages(self) -> list[nn.Sequential]:
+        return [getattr(self, name) for name in self.res_layers]
+
+    def stem_modules(self) -> list[nn.Module]:
+        return [self.stem] if self.deep_stem else [self.conv1, self.norm1]
+
+    def run_stem(self, x: Tensor) -> Tensor:
+        x = self.stem(x) if self.deep_stem else self.relu(self.norm1(self.conv1(x)))
+        return self.maxpool(x)
+
+    def stage_geometry(self, stage: int) -> tuple[int, int]:
+        return self.base_channels * 2**stage * self.block.expansion, 4 * prod(self.strides[: stage + 1])
+
+
+def find_local_backbone(model: nn.Module) -> LocalBackbone:
+    """Return ``model.backbone``, the one local backbone of a detector or segmentor.
+
+    Raises:
+        ValueError: There is none, or it sits where the model's own forward does not pass the batch's targets by it
+            (a semi-supervised teacher and student, say).
+    """
+    found = {name: module for name, module in model.named_modules() if isinstance(module, LocalBackbone)}
+    if not found:
+        raise ValueError(
+            f'{type(model).__name__} has no local backbone, but LocalLearningHook or MomentumHook is in custom_hooks. '
+            "Set model.backbone.type='LocalResNet' (with local_blocks and auxiliary), or remove the hooks."
+        )
+    if list(found) != ['backbone']:
+        raise ValueError(
+            f'{type(model).__name__} holds its local backbone as {", ".join(map(repr, found))} and calls the wrapped '
+            "models' losses itself, past the forward that hands over the targets: it cannot be trained block by "
+            "block. Use the plain backbone (type='ResNet') inside it."
+        )
+    return found['backbone']
+
+
+def _trains(module: nn.Module) -> bool:
+    return any(p.requires_grad for p in module.parameters())
+
+
+def _forgive_absent_auxiliary(backbone: LocalBackbone, incompatible_keys: Any) -> None:
+    """A trunk's checkpoint holds no auxiliary network: one line instead of one for each parameter."""
+    missing = incompatible_keys.missing_keys
+    absent = [name for name in missing if name in backbone._absent_keys]
+    if absent:
+        missing[:] = [name for name in missing if name not in backbone._absent_keys]
+        print_log(
+            f'The checkpoint holds the trunk alone: the auxiliary networks of blocks 0 to {len(backbone.cuts) - 1} '
+            'start from it (branches) and from their own initialisation (heads).',
+            logger='current',
+        )

@@ -1,0 +1,53 @@
+"""Local backbones and auxiliary networks of MMSegmentation."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmseg.models import ResNet, ResNetV1c, ResNetV1d
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from .auxiliary import AuxiliaryNetwork, constructor_parameters
+from .local_backbone import LocalResNetMixin
+
+
+class SegmentationAuxiliary(AuxiliaryNetwork):
+    """Auxiliary network that ends in a decode head of MMSegmentation, ``FCNHead`` by default.
+
+    ``in_channels`` and ``in_index`` follow from the cut; ``norm_cfg`` is the backbone's unless the head has its own.
+    """
+
+    registry = MODELS
+
+    def complete_head(self, config: dict[str, Any], head_type: type, stride: int, norm_cfg: Mapping | None) -> None:
+        if 'num_classes' not in config:
+            raise ValueError("auxiliary.head needs num_classes, the number of the data set's classes")
+        if 'in_index' in config:
+            raise ValueError('remove auxiliary.head.in_index: the head sees its own block alone')
+        config['in_index'] = 0
+        if 'norm_cfg' in constructor_parameters(head_type):
+            config.setdefault('norm_cfg', norm_cfg)
+
+    def head_loss(self, y: Tensor, targets: Sequence) -> Mapping[str, Any]:
+        return self.head.loss([y], targets, {})
+
+
+@MODELS.register_module()
+class LocalResNet(LocalResNetMixin, ResNet):
+    """MMSegmentation's ``ResNet``, trained block by block. See :class:`LocalBackbone` for the added arguments."""
+
+    auxiliary_type = SegmentationAuxiliary
+
+
+@MODELS.register_module()
+class LocalResNetV1c(LocalResNetMixin, ResNetV1c):
+    """MMSegmentation's ``ResNetV1c`` (deep stem), trained block by block."""
+
+    auxiliary_type = SegmentationAuxiliary
+
+
+@MODELS.register_module()
+class LocalResNetV1d(LocalResNetMixin, ResNetV1d):
+    """MMSegmentation's ``ResNetV1d`` (deep stem, average pooling downsample), trained block by block."""
+
+    auxiliary_type = SegmentationAuxiliary

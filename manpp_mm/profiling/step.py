@@ -1,0 +1,164 @@
+"""One training step of a config in several modes, measured side by side."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import PixelData
+from torch import nn
+
+from ..hooks.local_learning_hook import attach
+from ..models.plain import plain_model
+from .live_bytes import LiveBytes
+
+MODES = ('end_to_end', 'end_to_end_checkpointed', 'local', 'local_checkpointed', 'frozen')
+"""What can be measured; ``frozen`` is the floor that neck and heads set."""
+
+
+@dataclass
+class Measurement:
+    """Peak bytes of live tensors beyond parameters and inputs, and seconds of the fastest half's middle step."""
+
+    peak_bytes: int
+    step_seconds: float
+    step_seconds_spread: float
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+class TrainingStep:
+    """Forward and backward of a config's model in one mode, on drawn images and targets.
+
+    Args:
+        config: The config of a block-local detector or segmentor.
+        mode: One of :data:`MODES`.
+        batch: Images a step.
+        size: Height and width of an image in pixels.
+        device: Where to run.
+        seed: Draws weights, images and targets; the same for each mode.
+
+    Raises:
+        ValueError: An unknown mode, or a config without a local backbone.
+    """
+
+    def __init__(
+        self, config: Config, mode: str, batch: int, size: tuple[int, int], device: str = 'cpu', seed: int = 0
+    ) -> None:
+        if mode not in MODES:
+            raise ValueError(f'unknown mode {mode!r}, choose from {", ".join(MODES)}')
+        init_default_scope(config.get('default_scope', 'mmengine'))
+        plain = plain_model(config.model)
+        model = config.model.copy() if mode.startswith('local') else plain
+        model['backbone'] = dict(model['backbone'], init_cfg=None, with_cp=mode.endswith('_checkpointed'))
+        model['backbone'].pop('pretrained', None)
+        torch.manual_seed(seed)
+        self.model: nn.Module = MODELS.build(model).to(device)
+        self.model.init_weights()
+        self.model.train()
+        if mode == 'frozen':
+            self.model.backbone.requires_grad_(False)
+        if mode.startswith('local'):
+            self.model.backbone.sync_auxiliary()
+            attach(self.model)
+        draw = _draw_segmentation if config.get('default_scope') == 'mmseg' else _draw_detection
+        self.data = self.model.data_preprocessor(draw(self.model, batch, size, seed), True)
+
+    def run(self) -> None:
+        """One forward and backward; gradients are dropped afterwards."""
+        loss, _ = self.model.parse_losses(self.model(**self.data, mode='loss'))
+        loss.backward()
+        self.model.zero_grad(set_to_none=True)
+
+    def peak_bytes(self) -> int:
+        """Peak bytes of live tensors of one step beyond parameters, buffers and inputs."""
+        kept = [*self.model.parameters(), *self.model.buffers(), self.data['inputs']]
+        with LiveBytes(exclude=kept) as live:
+            self.run()
+        return live.peak
+
+    def seconds(self) -> float:
+        """Wall time of one step."""
+        _synchronize()
+        start = time.perf_counter()
+        self.run()
+        _synchronize()
+        return time.perf_counter() - start
+
+
+def measure(
+    config: Config,
+    modes: Sequence[str],
+    batch: int,
+    size: tuple[int, int],
+    repeats: int = 3,
+    device: str = 'cpu',
+    seed: int = 0,
+) -> dict[str, Measurement]:
+    """Measure modes side by side: peaks first, then the timed steps in turns, so that a busy machine hits all alike.
+
+    Args:
+        config: The config of a block-local detector or segmentor.
+        modes: Some of :data:`MODES`.
+        batch: Images a step.
+        size: Height and width of an image in pixels.
+        repeats: Timed steps of each mode; 0 measures memory alone.
+        device: Where to run.
+        seed: See :class:`TrainingStep`.
+
+    Returns:
+        A measurement for each mode: the median of the timed steps, and their largest minus their smallest.
+    """
+    steps = {mode: TrainingStep(config, mode, batch, size, device, seed) for mode in modes}
+    peaks = {mode: step.peak_bytes() for mode, step in steps.items()}
+    seconds: dict[str, list[float]] = {mode: [] for mode in modes}
+    for _ in range(repeats):
+        for mode, step in steps.items():
+            seconds[mode].append(step.seconds())
+    return {
+        mode: Measurement(
+            peaks[mode],
+            statistics.median(seconds[mode]) if repeats else float('nan'),
+            max(seconds[mode]) - min(seconds[mode]) if repeats else float('nan'),
+        )
+        for mode in modes
+    }
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _draw_detection(model: nn.Module, batch: int, size: tuple[int, int], seed: int) -> dict:
+    from mmdet.testing import demo_mm_inputs
+
+    head = getattr(model, 'bbox_head', None) or model.roi_head.bbox_head
+    return demo_mm_inputs(
+        batch,
+        (3, *size),
+        num_items=[8] * batch,
+        num_classes=head.num_classes,
+        with_mask=getattr(model, 'with_mask', False),
+        use_box_type=True,
+    )
+
+
+def _draw_segmentation(model: nn.Module, batch: int, size: tuple[int, int], seed: int) -> dict:
+    from mmseg.structures import SegDataSample
+
+    generator = np.random.default_rng(seed)
+    inputs, samples = [], []
+    for _ in range(batch):
+        inputs.append(torch.from_numpy(generator.integers(0, 255, (3, *size), dtype=np.uint8)))
+        coarse = generator.integers(0, model.num_classes, (1, -(-size[0] // 32), -(-size[1] // 32)))
+        labels = coarse.repeat(32, 1).repeat(32, 2)[:, : size[0], : size[1]]
+        sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size))
+        sample.gt_sem_seg = PixelData(data=torch.from_numpy(labels))
+        samples.append(sample)
+    return dict(inputs=inputs, data_samples=samples)

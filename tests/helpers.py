@@ -1,0 +1,112 @@
+"""Small real detectors and the naive sum of losses that local gradients must equal."""
+
+from itertools import count
+
+import torch
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
+from mmengine.logging import MMLogger
+from mmengine.registry import MODELS, init_default_scope
+from torch import Tensor, nn
+
+from manpp_mm.hooks.local_learning_hook import attach
+from manpp_mm.local.gradient import reduce_losses
+
+_names = count()
+
+FCOS = dict(type='FCOSHead', num_classes=3, feat_channels=32, stacked_convs=1)
+AUXILIARY = dict(projection=dict(out_channels=16), head=FCOS)
+
+
+def detector_config(**backbone: object) -> Config:
+    """Upstream's Faster R-CNN on a ResNet-18 of 16 base channels, 3 classes, cut after layer2 and layer3."""
+    config = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
+    model = config.model
+    model.backbone.update(
+        dict(type='LocalResNet', cuts=[(1, 1), (2, 1)], auxiliary=AUXILIARY, depth=18, base_channels=16)
+    )
+    model.backbone.update(dict(frozen_stages=-1, init_cfg=None) | backbone)
+    model.neck.update(in_channels=[16, 32, 64, 128], out_channels=16)
+    model.rpn_head.update(in_channels=16, feat_channels=16)
+    model.roi_head.bbox_roi_extractor.out_channels = 16
+    model.roi_head.bbox_head.update(in_channels=16, fc_out_channels=32, num_classes=3)
+    model.train_cfg.rpn_proposal.update(nms_pre=50, max_per_img=20)
+    model.train_cfg.rcnn.sampler.num = 16
+    model.test_cfg.rpn.update(nms_pre=50, max_per_img=20)
+    return config
+
+
+def build(config: Config, *, hooked: bool = True) -> nn.Module:
+    """Build the model of a config in training mode with synced branches, and the forward hooks if asked for."""
+    MMLogger.get_instance('mmengine', log_level='WARNING').setLevel('WARNING')
+    init_default_scope(config.default_scope)
+    model = MODELS.build(ConfigDict(config.model))
+    model.init_weights()
+    model.train()
+    if hooked:
+        model.backbone.sync_auxiliary()
+        attach(model)
+    return model
+
+
+def detection_batch(model: nn.Module, batch: int = 2, size: int = 64, items: list[int] | None = None) -> dict:
+    """A preprocessed batch of random images and boxes of 3 classes in the model's floating-point type."""
+    data = demo_mm_inputs(
+        batch, (3, size, size), num_items=items or [3] * batch, num_classes=3, use_box_type=True
+    )
+    data = model.data_preprocessor(data, True)
+    dtype = next(model.parameters()).dtype
+    data['inputs'] = data['inputs'].to(dtype)
+    for sample in data['data_samples']:
+        sample.gt_instances.bboxes = sample.gt_instances.bboxes.to(dtype)
+    return data
+
+
+def naive_loss(model: nn.Module, data: dict) -> tuple[Tensor, dict[str, Tensor]]:
+    """The sum of the model's loss and all local losses over blocks joined by ``detach()``, as one ordinary graph.
+
+    Returns:
+        The sum, and the local losses under their logged names.
+    """
+    backbone, local = model.backbone, {}
+
+    def forward(x: Tensor) -> tuple[Tensor, ...]:
+        features = []
+        for block, network in enumerate(backbone.auxiliary):
+            *outs, x = backbone._run_block(block, x)
+            losses = reduce_losses(network(x, data['data_samples']))
+            local.update({f'block{block}.{name}': value for name, value in losses.items()})
+            x = x.detach()
+            features += [out.detach() for out in outs]
+        *outs, _ = backbone._run_block(len(backbone.auxiliary), x)
+        return tuple(features + outs)
+
+    backbone.forward = forward
+    try:
+        total, _ = model.parse_losses(model.loss(data['inputs'], data['data_samples']))
+    finally:
+        del backbone.forward
+    return total + sum(value for name, value in local.items() if 'loss' in name), local
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor | None]:
+    """The gradient of every parameter by name."""
+    return {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
+
+
+def assert_same_gradients(
+    found: dict[str, Tensor | None], expected: dict[str, Tensor | None], relative: float
+) -> None:
+    """Same parameters without a gradient, and for the others a difference small against the gradient's norm."""
+    assert {n for n, g in found.items() if g is None} == {n for n, g in expected.items() if g is None}
+    for name, gradient in expected.items():
+        if gradient is not None:
+            difference = torch.linalg.vector_norm(found[name] - gradient)
+            assert difference <= relative * torch.linalg.vector_norm(gradient), name
+
+
+def unique_names() -> dict:
+    """Runner arguments that keep MMEngine's process-wide instances of two Runners apart."""
+    name = f'test{next(_names)}'
+    return dict(experiment_name=name, visualizer=dict(type='Visualizer', name=name))

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# dist_train.sh CONFIG PROCESSES [train.py's flags]: train on several GPUs, or on CPU processes where there is no GPU.
+set -euo pipefail
+if [ $# -lt 2 ]; then
+    echo "usage: $0 CONFIG PROCESSES [flags of train.py]" >&2
+    exit 2
+fi
+here=$(cd "$(dirname "$0")" && pwd)
+PYTHONPATH="$here/..:${PYTHONPATH:-}" python -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
+    --nproc_per_node="$2" "$here/train.py" "$1" --launcher pytorch "${@:3}"

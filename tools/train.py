@@ -1,0 +1,41 @@
+"""Train a detector or segmentor.
+
+    python tools/train.py configs/faster_rcnn_r50_manpp_coco.py
+"""
+
+import argparse
+
+from manpp_mm import launch
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision (needs a GPU)')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='resume from a checkpoint; without a path from the latest one in the work folder',
+    )
+    launch.add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    config = launch.load_config(args)
+    if args.amp:
+        launch.enable_amp(config)
+    if args.auto_scale_lr:
+        launch.enable_auto_scale_lr(config)
+    if args.resume is not None:
+        launch.enable_resume(config, args.resume)
+    launch.check_data(config, 'train', 'val')
+    launch.build_runner(config).train()
+
+
+if __name__ == '__main__':
+    main()
