@@ -1,7 +1,5 @@
 """Small real detectors and the naive sum of losses that local gradients must equal."""
 
-from itertools import count
-
 import torch
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config, ConfigDict
@@ -13,7 +11,6 @@ from torch import Tensor, nn
 from manpp_mm.hooks.local_learning_hook import attach
 from manpp_mm.local.gradient import reduce_losses
 
-_names = count()
 
 FCOS = dict(type='FCOSHead', num_classes=3, feat_channels=32, stacked_convs=1)
 AUXILIARY = dict(projection=dict(out_channels=16), head=FCOS)
@@ -105,8 +102,3 @@ def assert_same_gradients(
             difference = torch.linalg.vector_norm(found[name] - gradient)
             assert difference <= relative * torch.linalg.vector_norm(gradient), name
 
-
-def unique_names() -> dict:
-    """Runner arguments that keep MMEngine's process-wide instances of two Runners apart."""
-    name = f'test{next(_names)}'
-    return dict(experiment_name=name, visualizer=dict(type='Visualizer', name=name))

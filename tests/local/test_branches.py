@@ -1,0 +1,83 @@
+import pytest
+import torch
+from torch import nn
+
+from manpp_mm.local import Branches, checkpointed, update_momentum_branches
+
+
+def unit() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)).double()
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+def test_formula_and_gradients(with_cp):
+    branches = Branches(unit(), with_cp=with_cp).double().eval()
+    with torch.no_grad():
+        branches.delta.fill_(0.25)
+        branches.learnable[0].weight.mul_(2)
+    x = torch.rand(1, 2, 5, 5, dtype=torch.float64, requires_grad=True)
+    b, m = branches.learnable(x), branches.momentum(x)
+    y = branches(x)
+    torch.testing.assert_close(y, 1.25 * b + 0.75 * m)
+    y.sum().backward()
+    torch.testing.assert_close(branches.delta.grad, (b - m).sum())
+    assert all(p.grad is None and not p.requires_grad for p in branches.momentum.parameters())
+    expected = torch.autograd.grad((1.25 * branches.learnable(x) + 0.75 * branches.momentum(x)).sum(), x)[0]
+    torch.testing.assert_close(x.grad, expected)
+
+
+def test_sync_copies_parameters_and_buffers():
+    source = unit()
+    source(torch.rand(4, 2, 5, 5, dtype=torch.float64))
+    branches = Branches(unit())
+    branches.sync(source)
+    for branch in (branches.learnable, branches.momentum):
+        for name, value in source.state_dict().items():
+            assert torch.equal(branch.state_dict()[name], value)
+
+
+def test_momentum_over_several_steps_by_hand():
+    source, branch = nn.Linear(1, 1), nn.Linear(1, 1)
+    with torch.no_grad():
+        branch.weight.fill_(1.0)
+    expected = 1.0
+    for theta in (2.0, -1.0, 0.5):
+        with torch.no_grad():
+            source.weight.fill_(theta)
+        update_momentum_branches([(branch, source)], 0.995)
+        expected = 0.995 * expected + 0.005 * theta
+    # 0.995 * (0.995 * (0.995 * 1 + 0.01) - 0.005) + 0.0025
+    assert expected == pytest.approx(0.9925001250, abs=1e-9)
+    assert branch.weight.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_buffers_are_not_averaged():
+    source, branch = unit(), unit()
+    source(torch.rand(4, 2, 5, 5, dtype=torch.float64))
+    before = branch[1].running_mean.clone()
+    update_momentum_branches([(branch, source)], 0.5)
+    assert torch.equal(branch[1].running_mean, before)
+
+
+@pytest.mark.parametrize('found_inf', [0.0, 1.0])
+def test_a_skipped_step_leaves_the_branches(found_inf):
+    source, branch, expected = unit(), unit(), unit()
+    expected.load_state_dict(branch.state_dict())
+    if not found_inf:
+        update_momentum_branches([(expected, source)], 0.9)
+    update_momentum_branches([(branch, source)], 0.9, torch.tensor(found_inf))
+    for p, q in zip(branch.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(p, q)
+
+
+def test_checkpointed_unit_moves_its_statistics_once_and_again_at_the_next_step():
+    plain, kept = unit(), unit()
+    kept.load_state_dict(plain.state_dict())
+    for _ in range(2):
+        x = torch.rand(4, 2, 5, 5, dtype=torch.float64)
+        plain(x).square().sum().backward()
+        checkpointed(kept, x).square().sum().backward()
+        for p, q in zip(plain.parameters(), kept.parameters(), strict=True):
+            torch.testing.assert_close(p.grad, q.grad)
+        for name, value in plain.state_dict().items():
+            assert torch.equal(value, kept.state_dict()[name]), name
