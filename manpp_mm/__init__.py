@@ -18,4 +18,5 @@ if find_spec('mmseg') is not None:
     from .models import segmentation  # noqa: F401
 
 from .version import __version__  # noqa: E402
+
 __all__ = ['__version__', 'hooks']

@@ -133,7 +133,7 @@ def enable_output(config: Config, out: str) -> None:
         config.test_evaluator.update(output_dir=out, keep_results=True)
         return
     if not out.endswith(('.pkl', '.pickle')):
-        raise ValueError(f'--out {out}: a detector\'s predictions go into a .pkl or .pickle file')
+        raise ValueError(f"--out {out}: a detector's predictions go into a .pkl or .pickle file")
     evaluator = config.test_evaluator
     metrics = list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
     config.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=out)]

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from manpp_mm.hooks.local_learning_hook import attach
 from manpp_mm.local.gradient import reduce_losses
 
-
 FCOS = dict(type='FCOSHead', num_classes=3, feat_channels=32, stacked_convs=1)
 AUXILIARY = dict(projection=dict(out_channels=16), head=FCOS)
 
@@ -49,9 +48,7 @@ def build(config: Config, *, hooked: bool = True) -> nn.Module:
 
 def detection_batch(model: nn.Module, batch: int = 2, size: int = 64, items: list[int] | None = None) -> dict:
     """A preprocessed batch of random images and boxes of 3 classes in the model's floating-point type."""
-    data = demo_mm_inputs(
-        batch, (3, size, size), num_items=items or [3] * batch, num_classes=3, use_box_type=True
-    )
+    data = demo_mm_inputs(batch, (3, size, size), num_items=items or [3] * batch, num_classes=3, use_box_type=True)
     data = model.data_preprocessor(data, True)
     dtype = next(model.parameters()).dtype
     data['inputs'] = data['inputs'].to(dtype)
@@ -92,13 +89,10 @@ def gradients(model: nn.Module) -> dict[str, Tensor | None]:
     return {name: None if p.grad is None else p.grad.clone() for name, p in model.named_parameters()}
 
 
-def assert_same_gradients(
-    found: dict[str, Tensor | None], expected: dict[str, Tensor | None], relative: float
-) -> None:
+def assert_same_gradients(found: dict[str, Tensor | None], expected: dict[str, Tensor | None], relative: float) -> None:
     """Same parameters without a gradient, and for the others a difference small against the gradient's norm."""
     assert {n for n, g in found.items() if g is None} == {n for n, g in expected.items() if g is None}
     for name, gradient in expected.items():
         if gradient is not None:
             difference = torch.linalg.vector_norm(found[name] - gradient)
             assert difference <= relative * torch.linalg.vector_norm(gradient), name
-

@@ -1,6 +1,6 @@
 """Measure memory and time of one training step, end-to-end and block-local, in one run.
 
-    python tools/benchmark.py configs/faster_rcnn_r50_manpp_coco.py --input 2 800 1333 --json result.json
+python tools/benchmark.py configs/faster_rcnn_r50_manpp_coco.py --input 2 800 1333 --json result.json
 """
 
 import argparse

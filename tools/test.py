@@ -1,6 +1,6 @@
 """Evaluate a checkpoint: box AP for a detector, mIoU for a segmentor.
 
-    python tools/test.py configs/faster_rcnn_r50_manpp_coco.py work_dirs/faster_rcnn_r50_manpp_coco/epoch_12.pth
+python tools/test.py configs/faster_rcnn_r50_manpp_coco.py work_dirs/faster_rcnn_r50_manpp_coco/epoch_12.pth
 """
 
 import argparse

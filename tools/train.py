@@ -1,6 +1,6 @@
 """Train a detector or segmentor.
 
-    python tools/train.py configs/faster_rcnn_r50_manpp_coco.py
+python tools/train.py configs/faster_rcnn_r50_manpp_coco.py
 """
 
 import argparse

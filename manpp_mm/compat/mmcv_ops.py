@@ -8,6 +8,7 @@ place whose functions have mmcv's signatures and torchvision's kernels. A compil
 import importlib.util
 import sys
 from collections.abc import Callable
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -24,7 +25,8 @@ def apply() -> None:
     if importlib.util.find_spec('mmcv') is None or NAME in sys.modules or importlib.util.find_spec(NAME) is not None:
         return
     module = _StandIn(NAME, __doc__)
-    module.__spec__ = ModuleSpec(NAME, None)  # mmengine and mmcv look for the spec to learn whether ops exist
+    # mmengine and mmcv ask for the loader to learn whether ops exist.
+    module.__spec__ = ModuleSpec(NAME, Loader())
     sys.modules[NAME] = module
 
 
@@ -351,9 +353,7 @@ def modulated_deform_conv_backward(
     **_: int,
 ) -> None:
     geometry = (stride_h, stride_w), (pad_h, pad_w), (dilation_h, dilation_w), group, deformable_group
-    gradients = _deform_conv_backward(
-        grad_output, input, weight, offset, mask, bias if with_bias else None, *geometry
-    )
+    gradients = _deform_conv_backward(grad_output, input, weight, offset, mask, bias if with_bias else None, *geometry)
     targets = [grad_input, grad_weight, grad_offset, grad_mask] + ([grad_bias] if with_bias else [])
     for target, gradient in zip(targets, gradients, strict=False):
         _fill(target, lambda gradient=gradient: gradient)

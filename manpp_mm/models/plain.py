@@ -19,7 +19,7 @@ def plain_model(model: ConfigDict) -> ConfigDict:
     model = copy.deepcopy(model)
     backbone = model['backbone']
     if not str(backbone['type']).startswith('Local'):
-        raise ValueError(f"model.backbone.type={backbone['type']!r} is not a local backbone of manpp_mm")
+        raise ValueError(f'model.backbone.type={backbone["type"]!r} is not a local backbone of manpp_mm')
     backbone['type'] = backbone['type'].removeprefix('Local')
     for key in LOCAL_KEYS:
         backbone.pop(key, None)

@@ -1,0 +1,40 @@
+# Everything a newcomer needs: `make demo`, `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO := configs/demo_faster_rcnn_r18_manpp.py
+
+.PHONY: install demo test test-fast lint format clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation -e '.[test]'
+	touch $@
+
+data/demo/annotations/instances_val2017.json: | install
+	$(BIN)/python tools/make_demo_data.py data/demo
+
+# Train a small Faster R-CNN block by block on drawn scenes, evaluate it and paint its detections.
+demo: install data/demo/annotations/instances_val2017.json
+	$(BIN)/python tools/train.py $(DEMO) --work-dir work_dirs/demo
+	$(BIN)/python tools/test.py $(DEMO) work_dirs/demo/epoch_8.pth --work-dir work_dirs/demo/test --show-dir painted
+
+test: install
+	$(BIN)/python -m pytest
+
+test-fast: install
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) data/demo work_dirs build dist *.egg-info

@@ -1,0 +1,49 @@
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from manpp_mm.compat import config_prefix
+from manpp_mm.compat.config_prefix import config_folder
+
+UPSTREAM = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
+BODY = """
+custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
+model = dict(backbone=_base_.manpp_backbone)
+custom_hooks = _base_.manpp_hooks
+optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)
+"""
+
+
+def read(tmp_path: Path, *bases: str, body: str = BODY) -> Config:
+    (tmp_path / 'config.py').write_text(f'_base_ = {list(bases)}\n{body}')
+    return Config.fromfile(tmp_path / 'config.py')
+
+
+def test_five_lines_make_an_upstream_detector_local(tmp_path):
+    config = read(tmp_path, UPSTREAM, 'manpp_mm::_base_/detection.py')
+    assert config.model.backbone.type == 'LocalResNet'
+    assert config.model.backbone.depth == 50
+    assert "'manpp_mm'" not in str(config.model)  # no scope of ours
+    assert [hook.type for hook in config.custom_hooks] == ['LocalLearningHook', 'MomentumHook']
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'manpp_mm::_base_/none\.py.*does not exist'):
+        read(tmp_path, 'manpp_mm::_base_/none.py', body='')
+
+
+def test_module_whose_package_mmengine_does_not_know(tmp_path, monkeypatch):
+    monkeypatch.setattr(config_prefix, '_unknown_to_mmengine', lambda module: module == 'mmseg')
+    config = read(tmp_path, 'mmseg::fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py', body='')
+    assert config.model.type == 'EncoderDecoder'
+    assert config.default_scope == 'mmseg'
+
+
+def test_package_without_configs(monkeypatch, tmp_path):
+    (tmp_path / 'bare').mkdir()
+    (tmp_path / 'bare' / '__init__.py').write_text('')
+    monkeypatch.setattr(sys, 'path', [str(tmp_path), *sys.path])
+    with pytest.raises(FileNotFoundError, match='bare is installed without its configs'):
+        config_folder('bare')

@@ -1,0 +1,90 @@
+"""The commands of the README on a few drawn scenes, each in a process of its own."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHORT = [
+    'train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'default_hooks.logger.interval=1',
+    'default_hooks.checkpoint.interval=1', 'train_dataloader.batch_size=2',
+]  # fmt: skip
+
+
+def run(folder: Path, *command: object, **environment: str) -> str:
+    done = subprocess.run(
+        [str(c) for c in command],
+        cwd=ROOT,
+        env=os.environ
+        | dict(DEMO_ROOT=str(folder / 'data'), PYTHONWARNINGS='ignore', OMP_NUM_THREADS='1')
+        | environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def scalars(folder: Path) -> list[dict]:
+    lines = next(folder.glob('*/vis_data/scalars.json')).read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('demo')
+    run(folder, sys.executable, 'tools/make_demo_data.py', folder / 'data', '--train', 8, '--val', 4)
+    return folder
+
+
+def test_demo_data_is_deterministic_and_as_promised(data, tmp_path):
+    run(tmp_path, sys.executable, 'tools/make_demo_data.py', tmp_path / 'data', '--train', 8, '--val', 4)
+    files = sorted(p.relative_to(data) for p in (data / 'data').rglob('*') if p.is_file())
+    assert len(files) == 2 + 3 * 12
+    for file in files:
+        assert (data / file).read_bytes() == (tmp_path / file).read_bytes(), file
+    content = json.loads((data / 'data/annotations/instances_train2017.json').read_text())
+    assert len(content['categories']) == 5
+    counts = [sum(a['image_id'] == image['id'] for a in content['annotations']) for image in content['images']]
+    assert all(1 <= n <= 8 for n in counts)
+
+
+@pytest.mark.slow
+def test_train_resume_and_test_a_detector(data):
+    work, config = data / 'work', 'configs/demo_faster_rcnn_r18_manpp.py'
+    train = [sys.executable, 'tools/train.py', config, '--work-dir', work, '--auto-scale-lr', '--cfg-options', *SHORT]
+    run(data, *train)
+    steps = [line for line in scalars(work) if 'loss' in line]
+    assert len(steps) == 4
+    terms = [v for k, v in steps[0].items() if 'loss' in k and k != 'loss']
+    assert steps[0]['loss'] == pytest.approx(sum(terms), rel=1e-4)
+    assert {f'block{j}.loss_cls' for j in range(3)} <= set(steps[0])
+    train[train.index('train_cfg.max_epochs=1')] = 'train_cfg.max_epochs=2'
+    output = run(data, *train, '--resume')
+    assert 'resumed epoch: 1, iter: 4' in output
+    assert 'copied from the trunk' not in output
+    checkpoint = work / 'epoch_2.pth'
+    painted = data / 'painted'
+    test = [sys.executable, 'tools/test.py', config, checkpoint, '--work-dir', data / 'test']
+    output = run(data, *test, '--out', data / 'out.pkl', '--show-dir', painted)
+    assert 'bbox_mAP' in output
+    assert len(list((data / 'test').glob('*/*painted/*.jpg')) + list(painted.rglob('*.jpg'))) == 4
+    assert len(pickle.loads((data / 'out.pkl').read_bytes())) == 4
+    assert 'bbox_mAP' in run(data, *test, '--tta')
+
+
+@pytest.mark.slow
+def test_two_processes_on_a_cpu(data):
+    config, work = 'configs/demo_faster_rcnn_r18_manpp.py', data / 'distributed'
+    path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
+    run(data, 'tools/dist_train.sh', config, 2, '--work-dir', work, '--cfg-options', *SHORT, PATH=path, PORT='29611')
+    assert len([line for line in scalars(work) if 'loss' in line]) == 2
+    output = run(
+        data, 'tools/dist_test.sh', config, work / 'epoch_1.pth', 2, '--work-dir', work, PATH=path, PORT='29612'
+    )
+    assert 'bbox_mAP' in output

@@ -1,0 +1,99 @@
+import argparse
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from manpp_mm import launch
+
+CONFIG = Path(__file__).parents[2] / 'configs' / 'faster_rcnn_r50_manpp_coco.py'
+
+
+def arguments(*flags: str, config: Path = CONFIG) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    launch.add_common_arguments(parser)
+    return parser.parse_args([str(config), *flags])
+
+
+def test_common_flags():
+    config = launch.load_config(
+        arguments(
+            '--work-dir', 'here', '--launcher', 'slurm', '--local-rank=0', '--cfg-options', 'train_cfg.max_epochs=3'
+        )
+    )
+    assert (config.work_dir, config.launcher, config.train_cfg.max_epochs) == ('here', 'slurm', 3)
+    assert launch.load_config(arguments()).work_dir == 'work_dirs/faster_rcnn_r50_manpp_coco'
+
+
+def test_coco_root_moves_every_path(monkeypatch):
+    monkeypatch.setenv('COCO_ROOT', 'elsewhere')
+    config = Config.fromfile(CONFIG)
+    for split in ('train', 'val', 'test'):
+        assert config[f'{split}_dataloader'].dataset.data_root == 'elsewhere/'
+    for split in ('val', 'test'):
+        assert config[f'{split}_evaluator'].ann_file == 'elsewhere/annotations/instances_val2017.json'
+    assert 'data/coco' not in str({k: v for k, v in config.items() if 'dataloader' in k or 'evaluator' in k})
+
+
+def test_amp_and_learning_rate():
+    config = Config.fromfile(CONFIG)
+    launch.enable_amp(config)
+    launch.enable_auto_scale_lr(config)
+    assert config.optim_wrapper.type == 'AmpOptimWrapper'
+    assert config.optim_wrapper.loss_scale == 'dynamic'
+    assert config.auto_scale_lr.enable
+
+
+def test_resume():
+    config = Config.fromfile(CONFIG)
+    launch.enable_resume(config, 'auto')
+    assert (config.resume, config.load_from) == (True, None)
+    launch.enable_resume(config, 'a.pth')
+    assert (config.resume, config.load_from) == (True, 'a.pth')
+
+
+class TestBadInput:
+    def test_data_root_override(self):
+        with pytest.raises(ValueError, match='COCO_ROOT'):
+            launch.load_config(arguments('--cfg-options', 'data_root=x'))
+
+    @pytest.mark.parametrize('made', ['', 'annotations/instances_train2017.json'])
+    def test_missing_data(self, tmp_path, monkeypatch, made):
+        monkeypatch.setenv('COCO_ROOT', str(tmp_path))
+        if made:
+            (tmp_path / made).parent.mkdir()
+            (tmp_path / made).touch()
+        expected = (
+            r'train2017/ does not exist \(train_dataloader.dataset.data_prefix.img\)'
+            if made
+            else (
+                r'instances_train2017.json does not exist \(train_dataloader.dataset.ann_file\).*COCO_ROOT.*data_root'
+            )
+        )
+        with pytest.raises(FileNotFoundError, match=expected):
+            launch.check_data(Config.fromfile(CONFIG), 'train', 'val')
+
+    def test_missing_data_inside_wrappers(self):
+        inner = dict(type='CocoDataset', data_root='nowhere', ann_file='a.json')
+        wrapped = dict(type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[inner]))
+        config = Config(dict(train_dataloader=dict(dataset=wrapped)))
+        with pytest.raises(FileNotFoundError, match='nowhere/a.json'):
+            launch.check_data(config, 'train')
+
+    def test_amp_of_another_wrapper(self):
+        config = Config(dict(optim_wrapper=dict(type='ApexOptimWrapper')))
+        with pytest.raises(ValueError, match='optim_wrapper.type'):
+            launch.enable_amp(config)
+
+    def test_learning_rate_without_its_batch(self):
+        with pytest.raises(ValueError, match='auto_scale_lr=dict'):
+            launch.enable_auto_scale_lr(Config(dict()))
+
+    def test_painting_without_the_hook(self):
+        with pytest.raises(ValueError, match='default_hooks.visualization'):
+            launch.enable_painting(Config(dict()), False, 'x', 0)
+
+    def test_output_of_a_detector(self):
+        with pytest.raises(ValueError, match=r'\.pkl'):
+            launch.enable_output(Config.fromfile(CONFIG), 'folder')
