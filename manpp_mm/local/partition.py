@@ -1,6 +1,7 @@
 """Units, cuts and local blocks: where a backbone is cut."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 Cut = tuple[int, int]
 """``(stage, unit)``, both from 0: the boundary after that unit."""
@@ -53,7 +54,7 @@ def _even_cuts(units: list[Cut], first: int, local_blocks: int) -> list[Cut]:
             f'local_blocks={local_blocks} exceeds the {len(trained)} residual units that train; choose at most '
             f'{len(trained)}, or freeze fewer stages (frozen_stages)'
         )
-    stage_ends = [a for a, b in zip(trained, trained[1:], strict=False) if a[0] != b[0]]
+    stage_ends = [a for a, b in pairwise(trained) if a[0] != b[0]]
     if len(stage_ends) + 1 == local_blocks:
         return stage_ends
     return [trained[round(j * len(trained) / local_blocks) - 1] for j in range(1, local_blocks)]

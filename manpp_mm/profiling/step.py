@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 from torch import nn
@@ -22,7 +23,7 @@ MODES = ('end_to_end', 'end_to_end_checkpointed', 'local', 'local_checkpointed',
 
 @dataclass
 class Measurement:
-    """Peak bytes of live tensors beyond parameters and inputs, and seconds of the fastest half's middle step."""
+    """Peak bytes of live tensors beyond parameters and inputs; median and range of the timed steps in seconds."""
 
     peak_bytes: int
     step_seconds: float
@@ -56,9 +57,14 @@ class TrainingStep:
         plain = plain_model(config.model)
         model = config.model.copy() if mode.startswith('local') else plain
         model['backbone'] = dict(model['backbone'], init_cfg=None, with_cp=mode.endswith('_checkpointed'))
-        model['backbone'].pop('pretrained', None)
+        model.pop('pretrained', None)
+        if model['data_preprocessor'].get('size') is not None:
+            model['data_preprocessor'] = dict(model['data_preprocessor'], size=size)  # a segmentor pads to it
         torch.manual_seed(seed)
-        self.model: nn.Module = MODELS.build(model).to(device)
+        self.model: nn.Module = MODELS.build(model)
+        if device == 'cpu':
+            self.model = revert_sync_batchnorm(self.model)
+        self.model.to(device)
         self.model.init_weights()
         self.model.train()
         if mode == 'frozen':

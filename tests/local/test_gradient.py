@@ -1,5 +1,6 @@
 import gc
 import weakref
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from manpp_mm.local import deliver, local_step
 
 
 def chain(*sizes: int) -> nn.Sequential:
-    return nn.Sequential(*(m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), nn.Tanh())))
+    return nn.Sequential(*(m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.Tanh())))
 
 
 def setup(dtype=torch.float64):

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from manpp_mm.local import partition
@@ -29,7 +31,7 @@ def test_blocks_that_train_differ_by_one_unit_at_most(blocks):
         return  # stage ends
     units = [(s, u) for s, n in enumerate(R50) for u in range(n)]
     ends = [3, *(units.index(cut) + 1 for cut in cuts), 16]
-    sizes = [b - a for a, b in zip(ends, ends[1:], strict=False)]
+    sizes = [b - a for a, b in pairwise(ends)]
     assert len(sizes) == blocks
     assert max(sizes) - min(sizes) <= 1
 

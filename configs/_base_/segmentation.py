@@ -1,0 +1,26 @@
+# Variables that make an MMSegmentation segmentor with a ResNet block-local. A config places them:
+#
+#     _base_ = ['mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py', 'manpp_mm::_base_/segmentation.py']
+#     custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
+#     model = dict(backbone=_base_.manpp_backbone, auxiliary_head=None)
+#     custom_hooks = _base_.manpp_hooks
+#     optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)
+#
+# `auxiliary_head=None`: upstream's auxiliary FCN head on layer3 gives way to the local losses. On a detached feature it
+# would train itself and nothing of the backbone.
+
+# Cuts after the second unit of layer2 and the second and last unit of layer3, the local losses at stride 8.
+manpp_backbone = dict(
+    type='LocalResNetV1c',
+    cuts=[(1, 1), (2, 1), (2, 5)],
+    local_blocks=None,
+    auxiliary=dict(head=dict(type='FCNHead', num_classes=19, channels=256, num_convs=1, concat_input=False)),
+)
+
+manpp_hooks = [
+    dict(type='LocalLearningHook'),
+    dict(type='MomentumHook', momentum=0.995),
+]
+
+# A key of their own, so that a learning rate multiplier of `backbone` does not reach the auxiliary networks.
+manpp_paramwise = dict(custom_keys={'backbone.auxiliary': dict(lr_mult=1.0)})

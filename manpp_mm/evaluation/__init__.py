@@ -1,0 +1,1 @@
+"""Metrics. ``iou`` needs mmseg."""
