@@ -1,10 +1,11 @@
-# Everything a newcomer needs: `make demo`, `make test`.
+# Everything a newcomer needs: `make demo`, `make demo-seg`, `make test`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO := configs/demo_faster_rcnn_r18_manpp.py
+DEMO_SEG := configs/demo_deeplabv3_r18_manpp.py
 
-.PHONY: install demo test test-fast lint format clean
+.PHONY: install demo demo-seg test test-fast lint format clean
 
 install: $(VENV)/installed
 
@@ -21,6 +22,12 @@ data/demo/annotations/instances_val2017.json: | install
 demo: install data/demo/annotations/instances_val2017.json
 	$(BIN)/python tools/train.py $(DEMO) --work-dir work_dirs/demo
 	$(BIN)/python tools/test.py $(DEMO) work_dirs/demo/epoch_8.pth --work-dir work_dirs/demo/test --show-dir painted
+
+# The same for a small DeepLabV3.
+demo-seg: install data/demo/annotations/instances_val2017.json
+	$(BIN)/python tools/train.py $(DEMO_SEG) --work-dir work_dirs/demo-seg
+	$(BIN)/python tools/test.py $(DEMO_SEG) work_dirs/demo-seg/iter_800.pth --work-dir work_dirs/demo-seg/test \
+		--show-dir work_dirs/demo-seg/painted
 
 test: install
 	$(BIN)/python -m pytest

@@ -2,9 +2,8 @@
 _base_ = ['./_base_/demo_detection.py', './_base_/detection.py']
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 model = dict(backbone=_base_.manpp_backbone)
-# Four blocks, cut at the stage ends: from scratch, each block has to learn its features itself.
 model['backbone'] |= dict(
-    local_blocks=4,
+    local_blocks=2,
     cuts=None,
     auxiliary=dict(
         projection=dict(out_channels=64),

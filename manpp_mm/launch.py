@@ -1,15 +1,18 @@
 """From a config and a tool's flags to a Runner: what ``tools/train.py`` and ``tools/test.py`` share."""
 
 import argparse
+import logging
 import os
 import os.path as osp
 from collections.abc import Iterator
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -147,8 +150,8 @@ def check_data(config: Config, *splits: str) -> None:
         splits: Some of ``'train'``, ``'val'``, ``'test'``.
 
     Raises:
-        FileNotFoundError: An annotation file or an image or label folder is missing; the message names the config key
-            and the way out.
+        FileNotFoundError: An annotation file is missing, or an image or label folder is missing or holds no file of
+            the data set's suffix; the message names the config key and the way out.
     """
     for split in splits:
         key = f'{split}_dataloader.dataset'
@@ -158,14 +161,37 @@ def check_data(config: Config, *splits: str) -> None:
             places = {'ann_file': dataset.get('ann_file') or ''}
             places |= {f'data_prefix.{name}': place for name, place in (dataset.get('data_prefix') or {}).items()}
             for name, place in places.items():
-                path = osp.join(root, place) if place else ''
-                if not isinstance(place, str) or not place or '://' in path or osp.exists(path):
+                if not isinstance(place, str) or not place or '://' in root + place:
+                    continue
+                path = osp.join(root, place)
+                suffix = _suffix(dataset, name)
+                if not osp.exists(path):
+                    fault = 'does not exist'
+                elif suffix and next(Path(path).rglob(f'*{suffix}'), None) is None:
+                    fault = f'holds no file *{suffix}'
+                else:
                     continue
                 variable = _ROOTS.get(dataset.get('type'))
                 way = f'set the environment variable {variable} to its folder, or ' if variable else ''
                 raise FileNotFoundError(
-                    f'{path} does not exist ({key}.{name}). Lay the data out as data/README.md says and {way}'
+                    f'{path} {fault} ({key}.{name}). Lay the data out as data/README.md says and {way}'
                     f'set {key}.data_root in the config'
+                )
+
+
+def check_crop(config: Config) -> None:
+    """Warn where a segmentor pads its crops: padding costs as much as image and enters BatchNorm's statistics."""
+    size = config.model.get('data_preprocessor', {}).get('size')
+    loader = config.get('train_dataloader')
+    for dataset in _datasets(loader.get('dataset') if loader else None):
+        for transform in dataset.get('pipeline') or []:
+            crop = transform.get('crop_size')
+            if transform.get('type') == 'RandomCrop' and size and crop and tuple(crop) != tuple(size):
+                print_log(
+                    f'Crops of {tuple(crop)} are padded to model.data_preprocessor.size={tuple(size)}: the padding '
+                    'costs memory and time and BatchNorm sees it. Set both alike.',
+                    logger='current',
+                    level=logging.WARNING,
                 )
 
 
@@ -188,6 +214,17 @@ def _innermost(dataset: ConfigDict) -> ConfigDict:
     while 'dataset' in dataset:
         dataset = dataset['dataset']
     return dataset
+
+
+def _suffix(dataset: ConfigDict, name: str) -> str:
+    """How the files of a segmentation data set's folder end, '' where that is not known."""
+    if not dataset.get('type') in ('CityscapesDataset', 'BaseSegDataset'):
+        return ''
+    defaults = dict(img_path='.jpg', seg_map_path='.png')
+    if dataset['type'] == 'CityscapesDataset':
+        defaults = dict(img_path='_leftImg8bit.png', seg_map_path='_gtFine_labelTrainIds.png')
+    keys = {'data_prefix.img_path': 'img_suffix', 'data_prefix.seg_map_path': 'seg_map_suffix'}
+    return dataset.get(keys[name], defaults[name.removeprefix('data_prefix.')]) if name in keys else ''
 
 
 def _datasets(dataset: Any) -> Iterator[ConfigDict]:

@@ -1,4 +1,4 @@
-"""Small real detectors and the naive sum of losses that local gradients must equal."""
+"""Small real detectors and segmentors, and the naive sum of losses that local gradients must equal."""
 
 import torch
 from mmdet.testing import demo_mm_inputs
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from manpp_mm.hooks.local_learning_hook import attach
 from manpp_mm.local.gradient import reduce_losses
+from manpp_mm.profiling.step import draw_segmentation
 
 FCOS = dict(type='FCOSHead', num_classes=3, feat_channels=32, stacked_convs=1)
 AUXILIARY = dict(projection=dict(out_channels=16), head=FCOS)
@@ -30,6 +31,24 @@ def detector_config(**backbone: object) -> Config:
     model.train_cfg.rpn_proposal.update(nms_pre=50, max_per_img=20)
     model.train_cfg.rcnn.sampler.num = 16
     model.test_cfg.rpn.update(nms_pre=50, max_per_img=20)
+    return config
+
+
+def segmentor_config(
+    upstream: str = 'deeplabv3/deeplabv3_r50-d8_4xb2-40k_cityscapes-512x1024.py', **backbone: object
+) -> Config:
+    """An upstream segmentor on a ResNet-18 of 16 base channels, 4 classes, 64x64, cut three times."""
+    config = get_config(f'mmseg::{upstream}')
+    model = config.model
+    norm = dict(type='BN')
+    head = dict(type='FCNHead', num_classes=4, channels=8, num_convs=1)
+    local = dict(type='LocalResNetV1c', cuts=[(1, 1), (2, 0), (2, 1)], auxiliary=dict(head=head))
+    model.backbone.update(local | dict(depth=18, base_channels=16, stem_channels=16, norm_cfg=norm) | backbone)
+    model.update(pretrained=None, auxiliary_head=None)
+    channels = [16, 32, 64, 128]
+    multiple = isinstance(model.decode_head.in_channels, (list, tuple))
+    model.decode_head.update(in_channels=channels if multiple else 128, channels=16, num_classes=4, norm_cfg=norm)
+    model.data_preprocessor.size = (64, 64)
     return config
 
 
@@ -54,6 +73,13 @@ def detection_batch(model: nn.Module, batch: int = 2, size: int = 64, items: lis
     data['inputs'] = data['inputs'].to(dtype)
     for sample in data['data_samples']:
         sample.gt_instances.bboxes = sample.gt_instances.bboxes.to(dtype)
+    return data
+
+
+def segmentation_batch(model: nn.Module, batch: int = 2, size: int = 64) -> dict:
+    """A preprocessed batch of random images and label maps in the model's floating-point type."""
+    data = model.data_preprocessor(draw_segmentation(model.num_classes, batch, (size, size), seed=0), True)
+    data['inputs'] = data['inputs'].to(next(model.parameters()).dtype)
     return data
 
 

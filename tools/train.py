@@ -34,6 +34,7 @@ def main() -> None:
     if args.resume is not None:
         launch.enable_resume(config, args.resume)
     launch.check_data(config, 'train', 'val')
+    launch.check_crop(config)
     launch.build_runner(config).train()
 
 

@@ -57,6 +57,11 @@ class LocalLearningHook(Hook):
                 'custom_hooks (a custom_hooks list of your own replaces an inherited one)'
             )
         check_num_classes(backbone, runner.train_dataloader.dataset)
+        if len(backbone.auxiliary) and getattr(model, 'auxiliary_head', None) is not None:
+            runner.logger.warning(
+                'model.auxiliary_head sees detached features of the local blocks: it trains itself and nothing of the '
+                'backbone. Set auxiliary_head=None; the local losses take its place.'
+            )
         if backbone.sync_auxiliary():
             runner.logger.info('The branches of the auxiliary networks were copied from the trunk.')
         optim_wrapper = trunk_optim_wrapper(runner.optim_wrapper, backbone)

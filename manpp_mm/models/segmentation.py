@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmengine.structures import PixelData
 from mmseg.models import ResNet, ResNetV1c, ResNetV1d
+from mmseg.models.utils import resize
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from .auxiliary import AuxiliaryNetwork, constructor_parameters
@@ -15,9 +18,23 @@ class SegmentationAuxiliary(AuxiliaryNetwork):
     """Auxiliary network that ends in a decode head of MMSegmentation, ``FCNHead`` by default.
 
     ``in_channels`` and ``in_index`` follow from the cut; ``norm_cfg`` is the backbone's unless the head has its own.
+
+    Args:
+        loss_resolution: ``'label'``: the head's loss as it is, on logits resized to the label map. ``'feature'``: on
+            labels reduced (nearest) to the head's input, which spares the memory and time of full-size logits.
+        args, kwargs: :class:`AuxiliaryNetwork`'s.
+
+    Raises:
+        ValueError: Another ``loss_resolution``; see :class:`AuxiliaryNetwork` for the others.
     """
 
     registry = MODELS
+
+    def __init__(self, *args: Any, loss_resolution: str = 'label', **kwargs: Any) -> None:
+        if loss_resolution not in ('label', 'feature'):
+            raise ValueError(f"auxiliary.loss_resolution={loss_resolution!r} must be 'label' or 'feature'")
+        super().__init__(*args, **kwargs)
+        self.loss_resolution = loss_resolution
 
     def complete_head(self, config: dict[str, Any], head_type: type, stride: int, norm_cfg: Mapping | None) -> None:
         if 'num_classes' not in config:
@@ -29,7 +46,16 @@ class SegmentationAuxiliary(AuxiliaryNetwork):
             config.setdefault('norm_cfg', norm_cfg)
 
     def head_loss(self, y: Tensor, targets: Sequence) -> Mapping[str, Any]:
+        if self.loss_resolution == 'feature':
+            targets = [_reduced(sample, y.shape[-2:]) for sample in targets]
         return self.head.loss([y], targets, {})
+
+
+def _reduced(sample: SegDataSample, size: tuple[int, int]) -> SegDataSample:
+    labels = sample.gt_sem_seg.data  # (1, H, W)
+    reduced = sample.new()
+    reduced.gt_sem_seg = PixelData(data=resize(labels[None].float(), size=size, mode='nearest')[0].to(labels.dtype))
+    return reduced
 
 
 @MODELS.register_module()

@@ -72,8 +72,12 @@ class TrainingStep:
         if mode.startswith('local'):
             self.model.backbone.sync_auxiliary()
             attach(self.model)
-        draw = _draw_segmentation if config.get('default_scope') == 'mmseg' else _draw_detection
-        self.data = self.model.data_preprocessor(draw(self.model, batch, size, seed), True)
+        if config.get('default_scope') == 'mmseg':
+            drawn = draw_segmentation(self.model.num_classes, batch, size, seed)
+        else:
+            head = self.model.roi_head.bbox_head if hasattr(self.model, 'roi_head') else self.model.bbox_head
+            drawn = draw_detection(head.num_classes, batch, size, getattr(self.model, 'with_mask', False))
+        self.data = self.model.data_preprocessor(drawn, True)
 
     def run(self) -> None:
         """One forward and backward; gradients are dropped afterwards."""
@@ -141,28 +145,25 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def _draw_detection(model: nn.Module, batch: int, size: tuple[int, int], seed: int) -> dict:
+def draw_detection(num_classes: int, batch: int, size: tuple[int, int], with_mask: bool = False) -> dict:
+    """Random images with 8 boxes each, as MMDetection's loaders give them; needs mmdet."""
     from mmdet.testing import demo_mm_inputs
 
-    head = getattr(model, 'bbox_head', None) or model.roi_head.bbox_head
+    items = [8] * batch
     return demo_mm_inputs(
-        batch,
-        (3, *size),
-        num_items=[8] * batch,
-        num_classes=head.num_classes,
-        with_mask=getattr(model, 'with_mask', False),
-        use_box_type=True,
+        batch, (3, *size), num_items=items, num_classes=num_classes, with_mask=with_mask, use_box_type=True
     )
 
 
-def _draw_segmentation(model: nn.Module, batch: int, size: tuple[int, int], seed: int) -> dict:
+def draw_segmentation(num_classes: int, batch: int, size: tuple[int, int], seed: int = 0) -> dict:
+    """Random images with label maps of 32-pixel squares, as MMSegmentation's loaders give them; needs mmseg."""
     from mmseg.structures import SegDataSample
 
     generator = np.random.default_rng(seed)
     inputs, samples = [], []
     for _ in range(batch):
         inputs.append(torch.from_numpy(generator.integers(0, 255, (3, *size), dtype=np.uint8)))
-        coarse = generator.integers(0, model.num_classes, (1, -(-size[0] // 32), -(-size[1] // 32)))
+        coarse = generator.integers(0, num_classes, (1, -(-size[0] // 32), -(-size[1] // 32)))
         labels = coarse.repeat(32, 1).repeat(32, 2)[:, : size[0], : size[1]]
         sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size))
         sample.gt_sem_seg = PixelData(data=torch.from_numpy(labels))

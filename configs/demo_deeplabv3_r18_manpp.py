@@ -1,0 +1,11 @@
+# DeepLabV3 R18 on drawn scenes, trained block by block in minutes on a CPU (make demo-seg).
+_base_ = ['./_base_/demo_segmentation.py', './_base_/segmentation.py']
+model = dict(backbone=_base_.manpp_backbone, auxiliary_head=None)
+# Four blocks, cut at the stage ends.
+model['backbone'] |= dict(
+    local_blocks=4,
+    cuts=None,
+    auxiliary=dict(head=dict(type='FCNHead', num_classes=6, channels=64, num_convs=1, concat_input=False)),
+)
+custom_hooks = _base_.manpp_hooks
+optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)

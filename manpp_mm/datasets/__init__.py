@@ -1,0 +1,1 @@
+"""Checks of what the loaders read. ``check_labels`` needs mmseg."""
