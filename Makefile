@@ -21,13 +21,14 @@ data/demo/annotations/instances_val2017.json: | install
 # Train a small Faster R-CNN block by block on drawn scenes, evaluate it and paint its detections.
 demo: install data/demo/annotations/instances_val2017.json
 	$(BIN)/python tools/train.py $(DEMO) --work-dir work_dirs/demo
-	$(BIN)/python tools/test.py $(DEMO) work_dirs/demo/epoch_8.pth --work-dir work_dirs/demo/test --show-dir painted
+	$(BIN)/python tools/test.py $(DEMO) $$(cat work_dirs/demo/last_checkpoint) \
+		--work-dir work_dirs/demo/test --show-dir $(CURDIR)/work_dirs/demo/painted
 
 # The same for a small DeepLabV3.
 demo-seg: install data/demo/annotations/instances_val2017.json
 	$(BIN)/python tools/train.py $(DEMO_SEG) --work-dir work_dirs/demo-seg
-	$(BIN)/python tools/test.py $(DEMO_SEG) work_dirs/demo-seg/iter_800.pth --work-dir work_dirs/demo-seg/test \
-		--show-dir work_dirs/demo-seg/painted
+	$(BIN)/python tools/test.py $(DEMO_SEG) $$(cat work_dirs/demo-seg/last_checkpoint) \
+		--work-dir work_dirs/demo-seg/test --show-dir work_dirs/demo-seg/painted
 
 test: install
 	$(BIN)/python -m pytest

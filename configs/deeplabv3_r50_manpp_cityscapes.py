@@ -11,8 +11,6 @@ custom_hooks = _base_.manpp_hooks
 optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)
 auto_scale_lr = dict(enable=False, base_batch_size=8)
 
-train_dataloader = dict(
-    dataset=dict(data_root=_base_.cityscapes_root, pipeline=_base_.cityscapes_train_pipeline)
-)
+train_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root, pipeline=_base_.cityscapes_train_pipeline))
 val_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root))
 test_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root))

@@ -43,6 +43,4 @@ class PresentClassIoUMetric(IoUMetric):
             )
         metrics = super().total_area_to_metrics(intersect, union, predicted, label, *args)
         without = (label == 0).numpy() | np.array([name in self.leave_out for name in classes])
-        return {
-            name: value if name == 'aAcc' else np.where(without, np.nan, value) for name, value in metrics.items()
-        }
+        return {name: value if name == 'aAcc' else np.where(without, np.nan, value) for name, value in metrics.items()}

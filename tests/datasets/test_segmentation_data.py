@@ -46,7 +46,9 @@ def test_a_crop_larger_than_the_image_is_padded_and_the_padding_ignored(tmp_path
     sample = load(cityscapes(tmp_path, monkeypatch))
     assert sample['inputs'].shape == (3, 40, 48)
     model = build(segmentor_config())
-    batch = model.data_preprocessor(dict(inputs=[sample['inputs']] * 2, data_samples=[sample['data_samples']] * 2), True)
+    batch = model.data_preprocessor(
+        dict(inputs=[sample['inputs']] * 2, data_samples=[sample['data_samples']] * 2), True
+    )
     assert batch['inputs'].shape == (2, 3, 64, 64)
     labels = batch['data_samples'][0].gt_sem_seg.data
     assert (labels[:, 40:] == 255).all()

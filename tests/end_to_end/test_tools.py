@@ -88,3 +88,25 @@ def test_two_processes_on_a_cpu(data):
         data, 'tools/dist_test.sh', config, work / 'epoch_1.pth', 2, '--work-dir', work, PATH=path, PORT='29612'
     )
     assert 'bbox_mAP' in output
+
+
+@pytest.mark.slow
+def test_train_and_test_a_segmentor(data):
+    config, work = 'configs/demo_deeplabv3_r18_manpp.py', data / 'segmentation'
+    options = ['train_cfg.max_iters=4', 'train_cfg.val_interval=4', 'default_hooks.logger.interval=1',
+               'default_hooks.checkpoint.interval=2', 'train_dataloader.batch_size=2']  # fmt: skip
+    run(data, sys.executable, 'tools/train.py', config, '--work-dir', work, '--cfg-options', *options)
+    steps = [line for line in scalars(work) if 'loss' in line]
+    assert steps[0]['loss'] == pytest.approx(
+        sum(v for k, v in steps[0].items() if 'loss' in k and k != 'loss'), rel=1e-4
+    )
+    assert {f'block{j}.{name}' for j in range(3) for name in ('loss_ce', 'acc_seg')} <= set(steps[0])
+    output = run(data, sys.executable, 'tools/train.py', config, '--work-dir', work, '--resume', '--cfg-options',
+                 'train_cfg.max_iters=6', *options[1:])  # fmt: skip
+    assert 'resumed epoch: 0, iter: 4' in output
+    test = [sys.executable, 'tools/test.py', config, work / 'iter_6.pth', '--work-dir', data / 'test']
+    output = run(data, *test, '--out', data / 'maps', '--show-dir', data / 'painted')
+    assert 'mIoU' in output
+    assert len(list((data / 'maps').glob('*.png'))) == 4
+    assert len(list((data / 'painted').rglob('*.png'))) == 4
+    assert 'mIoU' in run(data, *test, '--tta')
