@@ -218,7 +218,7 @@ def _innermost(dataset: ConfigDict) -> ConfigDict:
 
 def _suffix(dataset: ConfigDict, name: str) -> str:
     """How the files of a segmentation data set's folder end, '' where that is not known."""
-    if not dataset.get('type') in ('CityscapesDataset', 'BaseSegDataset'):
+    if dataset.get('type') not in ('CityscapesDataset', 'BaseSegDataset'):
         return ''
     defaults = dict(img_path='.jpg', seg_map_path='.png')
     if dataset['type'] == 'CityscapesDataset':

@@ -39,7 +39,8 @@ class PresentClassIoUMetric(IoUMetric):
         unknown = set(self.leave_out) - set(classes)
         if unknown:
             raise ValueError(
-                f'PresentClassIoUMetric: leave_out={sorted(unknown)} are no classes of the data set ({", ".join(classes)})'
+                f'PresentClassIoUMetric: leave_out={sorted(unknown)} are no classes of the data set '
+                f'({", ".join(classes)})'
             )
         metrics = super().total_area_to_metrics(intersect, union, predicted, label, *args)
         without = (label == 0).numpy() | np.array([name in self.leave_out for name in classes])
