@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+export DEMO_ROOT ?= data/demo
 DEMO := configs/demo_faster_rcnn_r18_manpp.py
 DEMO_SEG := configs/demo_deeplabv3_r18_manpp.py
 
@@ -15,17 +16,17 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation -e '.[test]'
 	touch $@
 
-data/demo/annotations/instances_val2017.json: | install
-	$(BIN)/python tools/make_demo_data.py data/demo
+$(DEMO_ROOT)/annotations/instances_val2017.json: | install
+	$(BIN)/python tools/make_demo_data.py $(DEMO_ROOT)
 
 # Train a small Faster R-CNN block by block on drawn scenes, evaluate it and paint its detections.
-demo: install data/demo/annotations/instances_val2017.json
+demo: install $(DEMO_ROOT)/annotations/instances_val2017.json
 	$(BIN)/python tools/train.py $(DEMO) --work-dir work_dirs/demo
 	$(BIN)/python tools/test.py $(DEMO) $$(cat work_dirs/demo/last_checkpoint) \
-		--work-dir work_dirs/demo/test --show-dir $(CURDIR)/work_dirs/demo/painted
+		--work-dir work_dirs/demo/test --show-dir work_dirs/demo/painted
 
 # The same for a small DeepLabV3.
-demo-seg: install data/demo/annotations/instances_val2017.json
+demo-seg: install $(DEMO_ROOT)/annotations/instances_val2017.json
 	$(BIN)/python tools/train.py $(DEMO_SEG) --work-dir work_dirs/demo-seg
 	$(BIN)/python tools/test.py $(DEMO_SEG) $$(cat work_dirs/demo-seg/last_checkpoint) \
 		--work-dir work_dirs/demo-seg/test --show-dir work_dirs/demo-seg/painted

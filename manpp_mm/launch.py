@@ -16,7 +16,8 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-_ROOTS = {'CocoDataset': 'COCO_ROOT', 'CityscapesDataset': 'CITYSCAPES_ROOT'}
+_ROOTS = {'coco_root': 'COCO_ROOT', 'cityscapes_root': 'CITYSCAPES_ROOT', 'demo_root': 'DEMO_ROOT'}
+"""Variables of our configs and the environment variables that they read."""
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,12 +42,12 @@ def load_config(args: argparse.Namespace) -> Config:
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     options = args.cfg_options or {}
+    config = Config.fromfile(args.config)
     if 'data_root' in options:
         raise ValueError(
-            '--cfg-options data_root=... changes nothing: the paths are expanded when the config is read. Set the '
-            f'environment variable instead: {" or ".join(sorted(_ROOTS.values()))}'
+            '--cfg-options data_root=... changes nothing: the paths are expanded when the config is read. Instead '
+            f'{_way_to_data(config)}set data_root of each *_dataloader.dataset and the paths of the evaluators'
         )
-    config = Config.fromfile(args.config)
     config.merge_from_dict(options)
     config.launcher = args.launcher
     if args.work_dir is not None:
@@ -99,7 +100,7 @@ def enable_painting(config: Config, show: bool, show_dir: str | None, wait_time:
     if show_dir is not None and _is_segmentation(config):
         config.visualizer.save_dir = show_dir
     elif show_dir is not None:
-        hook.test_out_dir = show_dir
+        hook.test_out_dir = osp.abspath(show_dir)  # else inside the work folder's run
 
 
 def enable_tta(config: Config) -> None:
@@ -132,13 +133,13 @@ def enable_output(config: Config, out: str) -> None:
     Raises:
         ValueError: A detector's file does not end in .pkl or .pickle.
     """
+    evaluator = config.test_evaluator
+    metrics = list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
     if _is_segmentation(config):
-        config.test_evaluator.update(output_dir=out, keep_results=True)
+        metrics[0].update(output_dir=out)
         return
     if not out.endswith(('.pkl', '.pickle')):
         raise ValueError(f"--out {out}: a detector's predictions go into a .pkl or .pickle file")
-    evaluator = config.test_evaluator
-    metrics = list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
     config.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=out)]
 
 
@@ -171,11 +172,9 @@ def check_data(config: Config, *splits: str) -> None:
                     fault = f'holds no file *{suffix}'
                 else:
                     continue
-                variable = _ROOTS.get(dataset.get('type'))
-                way = f'set the environment variable {variable} to its folder, or ' if variable else ''
                 raise FileNotFoundError(
-                    f'{path} {fault} ({key}.{name}). Lay the data out as data/README.md says and {way}'
-                    f'set {key}.data_root in the config'
+                    f'{path} {fault} ({key}.{name}). Lay the data out as data/README.md says, then '
+                    f'{_way_to_data(config)}set {key}.data_root in the config'
                 )
 
 
@@ -186,6 +185,7 @@ def check_crop(config: Config) -> None:
     for dataset in _datasets(loader.get('dataset') if loader else None):
         for transform in dataset.get('pipeline') or []:
             crop = transform.get('crop_size')
+            crop = (crop, crop) if isinstance(crop, int) else crop
             if transform.get('type') == 'RandomCrop' and size and crop and tuple(crop) != tuple(size):
                 print_log(
                     f'Crops of {tuple(crop)} are padded to model.data_preprocessor.size={tuple(size)}: the padding '
@@ -214,6 +214,13 @@ def _innermost(dataset: ConfigDict) -> ConfigDict:
     while 'dataset' in dataset:
         dataset = dataset['dataset']
     return dataset
+
+
+def _way_to_data(config: Config) -> str:
+    for key, variable in _ROOTS.items():
+        if key in config:
+            return f'set the environment variable {variable} to its folder, or '
+    return ''
 
 
 def _suffix(dataset: ConfigDict, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Measure memory and time of one training step, end-to-end and block-local, in one run.
+"""Measure memory and time of one forward and backward, end-to-end and block-local, in one run.
 
 python tools/benchmark.py configs/faster_rcnn_r50_manpp_coco.py --input 2 800 1333 --json result.json
 """
@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
         '--input', nargs=3, type=int, metavar=('N', 'H', 'W'), default=(2, 800, 1333), help='images, height, width'
     )
     parser.add_argument('--modes', nargs='+', choices=MODES, default=['end_to_end', 'local', 'frozen'])
-    parser.add_argument('--repeats', type=int, default=3, help='timed steps of each mode, 0 for memory alone')
+    parser.add_argument('--repeats', type=int, default=3, help='timed steps of each mode')
     parser.add_argument('--json', help='file for the figures')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value ...')
     return parser.parse_args()

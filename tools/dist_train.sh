@@ -6,7 +6,7 @@ if [ $# -lt 2 ]; then
     exit 2
 fi
 here=$(cd "$(dirname "$0")" && pwd)
-PYTHONPATH="$here/..:${PYTHONPATH:-}" python -m torch.distributed.run \
+PYTHONPATH="$here/..:${PYTHONPATH:-}" "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" \
     --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
     --nproc_per_node="$2" "$here/train.py" "$1" --launcher pytorch "${@:3}"

@@ -1,5 +1,5 @@
-# Where Cityscapes lies: the environment variable CITYSCAPES_ROOT, or data/cityscapes. A config places this variable (see
-# ../deeplabv3_r50_manpp_cityscapes.py).
+# Where Cityscapes lies: the environment variable CITYSCAPES_ROOT, or data/cityscapes. A config places these variables
+# (see ../deeplabv3_r50_manpp_cityscapes.py).
 cityscapes_root = '{{$CITYSCAPES_ROOT:data/cityscapes}}/'
 
 # Upstream's pipeline and a check of the label maps. A crop of another size needs `model.data_preprocessor.size` too.

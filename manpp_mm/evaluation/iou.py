@@ -17,8 +17,8 @@ class PresentClassIoUMetric(IoUMetric):
     is NaN and it does not enter the means. ``aAcc`` is over all pixels, as there.
 
     Args:
-        leave_out: Names of classes that do not enter the means either: a background.
-        kwargs: ``IoUMetric``'s arguments.
+        leave_out: Name or names of classes that do not enter the means either: a background.
+        kwargs: ``IoUMetric``'s arguments. ``nan_to_num`` does not reach classes that do not count.
 
     Raises:
         ValueError: A name of ``leave_out`` is no class of the data set.
@@ -27,9 +27,9 @@ class PresentClassIoUMetric(IoUMetric):
         >>> val_evaluator = dict(type='PresentClassIoUMetric', leave_out=['background'])
     """
 
-    def __init__(self, leave_out: Sequence[str] = (), **kwargs: Any) -> None:
+    def __init__(self, leave_out: 'str | Sequence[str]' = (), **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.leave_out = leave_out
+        self.leave_out = [leave_out] if isinstance(leave_out, str) else list(leave_out)
 
     def total_area_to_metrics(
         self, intersect: Tensor, union: Tensor, predicted: Tensor, label: Tensor, *args: Any

@@ -7,12 +7,11 @@ from weakref import WeakKeyDictionary
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
-from ..models.local_backbone import LocalBackbone, find_local_backbone
+from ..models.local_backbone import LocalBackbone, find_local_backbone, unwrapped
 from .momentum_hook import MomentumHook
 from .trunk_optimizer import trunk_optim_wrapper
 
@@ -49,7 +48,7 @@ class LocalLearningHook(Hook):
             ValueError: The model has no local backbone or holds it where it cannot be trained; a head's number of
                 classes differs from the data set's; MomentumHook is missing.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         backbone = find_local_backbone(model)
         if len(backbone.auxiliary) and not any(isinstance(hook, MomentumHook) for hook in runner.hooks):
             raise ValueError(
@@ -71,7 +70,7 @@ class LocalLearningHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Remove the forward hooks."""
-        detach(runner.model.module if is_model_wrapper(runner.model) else runner.model)
+        detach(unwrapped(runner.model))
 
 
 def attach(model: nn.Module, loss_scaler: 'torch.amp.GradScaler | None' = None) -> None:

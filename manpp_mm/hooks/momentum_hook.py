@@ -2,12 +2,11 @@
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from ..local import update_momentum_branches
-from ..models.local_backbone import LocalBackbone, find_local_backbone
+from ..models.local_backbone import LocalBackbone, find_local_backbone, unwrapped
 from .trunk_optimizer import trunk_optim_wrapper
 
 
@@ -36,7 +35,7 @@ class MomentumHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Register the update on the optimizer that steps the trunk."""
-        backbone = find_local_backbone(runner.model.module if is_model_wrapper(runner.model) else runner.model)
+        backbone = find_local_backbone(unwrapped(runner.model))
         optimizer = trunk_optim_wrapper(runner.optim_wrapper, backbone).optimizer
         self.after_train(runner)
         self._handle = optimizer.register_step_post_hook(_MomentumUpdate(backbone, self.momentum))

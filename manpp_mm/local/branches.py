@@ -69,6 +69,8 @@ def update_momentum_branches(
     for branch, source in pairs:
         gamma += branch.parameters()
         theta += source.parameters()
+    if not gamma:
+        return
     if found_inf is None:
         torch._foreach_lerp_(gamma, theta, 1 - momentum)
     else:

@@ -115,7 +115,7 @@ def local_step(
     if total.requires_grad and trainable:
         with torch.autocast(total.device.type, enabled=False):
             gradients = torch.autograd.grad(total * scale, trainable, allow_unused=True)
-        received = [(p, g) for p, g in zip(trainable, gradients, strict=True) if g is not None]
+        received = _owned([(p, g) for p, g in zip(trainable, gradients, strict=True) if g is not None])
     if not received:
         raise RuntimeError(
             f'the local loss ({", ".join(losses)}) depends on no trainable parameter of its block or auxiliary network'
@@ -130,6 +130,19 @@ def local_step(
             dtype=torch.promote_types(total.dtype, torch.float32),
         ),
     )
+
+
+def _owned(received: list[tuple[nn.Parameter, Tensor]]) -> list[tuple[nn.Parameter, Tensor]]:
+    """Give each gradient memory of its own, so that it can be scaled in place: ``a + b`` hands one tensor to both."""
+    seen: set[int] = set()
+    owned = []
+    for parameter, gradient in received:
+        storage = gradient.untyped_storage().data_ptr()
+        if storage in seen or 0 in gradient.stride():
+            gradient = gradient.clone(memory_format=torch.contiguous_format)
+        seen.add(storage)
+        owned.append((parameter, gradient))
+    return owned
 
 
 def deliver(steps: Sequence[LocalGradients]) -> Tensor:

@@ -22,8 +22,7 @@ class AuxiliaryNetwork(BaseModule):
         unit: The first unit of the next local block, which the branches copy.
         in_channels: Channels of that unit's output.
         stride: Stride of that unit's output in pixels.
-        norm_cfg: The backbone's norm config; heads and projections that take one use it by default where the task's
-            own heads have one.
+        norm_cfg: The backbone's norm config, the default of a segmentor's auxiliary heads.
         head: Config of the head, any registered module of the task's package with the task's ``loss``. Channels,
             strides and anchors follow from the cut; give the rest (``num_classes``).
         projection: None, or arguments of mmcv's ``ConvModule`` between branches and head: ``out_channels``, and, for a
@@ -43,7 +42,7 @@ class AuxiliaryNetwork(BaseModule):
         in_channels: int,
         stride: int,
         norm_cfg: Mapping | None,
-        head: Mapping,
+        head: Mapping | None = None,
         projection: Mapping | None = None,
         with_cp: bool = False,
     ) -> None:
@@ -51,16 +50,19 @@ class AuxiliaryNetwork(BaseModule):
         self.branches = Branches(unit, with_cp=with_cp)
         self.projection = nn.Identity()
         if projection is not None:
-            projection = dict(kernel_size=1, act_cfg=None) | dict(projection)
+            projection = _unscoped(dict(kernel_size=1, act_cfg=None) | dict(projection))
             if 'out_channels' not in projection:
                 raise ValueError('auxiliary.projection needs out_channels, the number of channels that the head sees')
             projection['padding'] = projection.get('padding', projection['kernel_size'] // 2)
+            if not isinstance(projection.get('stride', 1), int):
+                raise ValueError(f'auxiliary.projection.stride={projection["stride"]!r} must be one integer')
             stride *= projection.get('stride', 1)
             self.projection = ConvModule(in_channels, **projection)
             in_channels = projection['out_channels']
-        # A dict that was read from an `mmseg::` base carries `_scope_`, which mmcv's builders do not know.
-        norm_cfg = norm_cfg and {key: value for key, value in norm_cfg.items() if key != '_scope_'}
-        self.head = self._build_head(dict(head), in_channels, stride, norm_cfg)
+        if head is None or 'type' not in head:
+            raise ValueError('auxiliary needs head=dict(type=...), the head that computes the local loss')
+        norm_cfg = norm_cfg and _unscoped({'norm_cfg': norm_cfg})['norm_cfg']
+        self.head = self._build_head(_unscoped(head), in_channels, stride, norm_cfg)
 
     def _build_head(self, config: dict[str, Any], in_channels: int, stride: int, norm_cfg: Mapping | None) -> nn.Module:
         name = config.get('type')
@@ -107,6 +109,15 @@ class AuxiliaryNetwork(BaseModule):
         """Set the mode of projection and head alone; a backbone's ``norm_eval`` is not meant for them."""
         self.projection.train(mode)
         self.head.train(mode)
+
+
+def _unscoped(config: Mapping) -> dict[str, Any]:
+    """A copy whose layer configs lack the ``_scope_`` of an ``mmseg::`` base, which mmcv's builders do not know."""
+    copied = dict(config)
+    for key in ('norm_cfg', 'conv_cfg', 'act_cfg'):
+        if isinstance(copied.get(key), Mapping):
+            copied[key] = {name: value for name, value in copied[key].items() if name != '_scope_'}
+    return copied
 
 
 def constructor_parameters(cls: type) -> set[str]:

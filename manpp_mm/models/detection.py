@@ -34,7 +34,8 @@ class DetectionAuxiliary(AuxiliaryNetwork):
     """Auxiliary network that ends in a dense head of MMDetection, on one level.
 
     ``in_channels``, ``strides``, the anchors' strides, FCOS's ``regress_ranges`` and the ``train_cfg`` of RetinaNet,
-    ATSS and GFL heads are derived; a head of another kind needs its own ``train_cfg``.
+    ATSS and GFL heads are derived; a head of another kind needs its own ``train_cfg``. A head's norm layers are its
+    own: dense heads have none, or their own default.
     """
 
     registry = MODELS
@@ -48,7 +49,7 @@ class DetectionAuxiliary(AuxiliaryNetwork):
                 raise ValueError(f'remove auxiliary.head.{key}: it follows from the cut (stride {stride})')
         if 'anchor_generator' in names:
             anchors = dict(config.get('anchor_generator', _ANCHORS))
-            if issubclass(head_type, ATSSHead | GFLHead) and 'anchor_generator' not in config:
+            if head_type in (ATSSHead, GFLHead) and 'anchor_generator' not in config:
                 anchors |= dict(octave_base_scale=8, scales_per_octave=1, ratios=[1.0])
             if 'strides' in anchors:
                 raise ValueError(f'remove auxiliary.head.anchor_generator.strides: it follows from the cut ({stride})')
@@ -62,14 +63,15 @@ class DetectionAuxiliary(AuxiliaryNetwork):
 
     @staticmethod
     def _derive_train_cfg(config: dict[str, Any], head_type: type) -> None:
-        if issubclass(head_type, ATSSHead | GFLHead):
+        # Not their subclasses: most have an assigner of their own.
+        if head_type in (ATSSHead, GFLHead):
             config['train_cfg'] = _ATSS
-        elif issubclass(head_type, RetinaHead):
+        elif head_type is RetinaHead:
             config['train_cfg'] = _MAX_IOU
-        elif not issubclass(head_type, FCOSHead):
+        elif head_type is not FCOSHead:
             raise ValueError(
                 f'auxiliary.head of type {head_type.__name__} needs a train_cfg (its assigner), as the detector it '
-                'comes from has under model.train_cfg'
+                'comes from has under model.train_cfg; None for a head without one'
             )
 
     def head_loss(self, y: Tensor, targets: Sequence) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import ModuleList
+from mmengine.model import ModuleList, is_model_wrapper
 from torch import Tensor, nn
 
 from ..local import LocalGradients, checkpointed, deliver, local_step, partition
@@ -152,8 +152,14 @@ class LocalBackbone:
         prefix_auxiliary = f'{prefix}auxiliary.'
         own = {prefix_auxiliary + name: value.shape for name, value in self.auxiliary.state_dict().items()}
         found = {name: value.shape for name, value in state_dict.items() if name.startswith(prefix_auxiliary)}
-        if found and found != own:
-            differing = sorted(name for name in {**own, **found} if own.get(name) != found.get(name))
+        # Other shapes in projections and heads (other classes) are reported as anywhere in a model; what the branches
+        # and cuts are is another matter.
+        differing = sorted(
+            name
+            for name in {**own, **found}
+            if name not in own or name not in found or ('.branches.' in name and own[name] != found[name])
+        )
+        if found and differing:
             raise RuntimeError(
                 f'the checkpoint was trained with other cuts or another auxiliary network: {len(differing)} of its '
                 f'entries under {prefix_auxiliary!r} differ from this config ({", ".join(differing[:3])}, ...). Use '
@@ -280,8 +286,13 @@ class LocalResNetMixin(LocalBackbone):
         return self.base_channels * 2**stage * self.block.expansion, 4 * prod(self.strides[: stage + 1])
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model inside a wrapper (DDP), or the model itself."""
+    return model.module if is_model_wrapper(model) else model
+
+
 def find_local_backbone(model: nn.Module) -> LocalBackbone:
-    """Return ``model.backbone``, the one local backbone of a detector or segmentor.
+    """Return ``model.backbone``, the one local backbone of a detector or segmentor without wrapper.
 
     Raises:
         ValueError: There is none, or it sits where the model's own forward does not pass the batch's targets by it

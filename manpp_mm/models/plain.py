@@ -18,9 +18,10 @@ def plain_model(model: ConfigDict) -> ConfigDict:
     """
     model = copy.deepcopy(model)
     backbone = model['backbone']
-    if not str(backbone['type']).startswith('Local'):
+    scope, _, name = str(backbone['type']).rpartition('.')
+    if not name.startswith('Local'):
         raise ValueError(f'model.backbone.type={backbone["type"]!r} is not a local backbone of manpp_mm')
-    backbone['type'] = backbone['type'].removeprefix('Local')
+    backbone['type'] = '.'.join(filter(None, [scope, name.removeprefix('Local')]))
     for key in LOCAL_KEYS:
         backbone.pop(key, None)
     return model

@@ -15,7 +15,7 @@ from .local_backbone import LocalResNetMixin
 
 
 class SegmentationAuxiliary(AuxiliaryNetwork):
-    """Auxiliary network that ends in a decode head of MMSegmentation, ``FCNHead`` by default.
+    """Auxiliary network that ends in a decode head of MMSegmentation, ``FCNHead`` in the fragments.
 
     ``in_channels`` and ``in_index`` follow from the cut; ``norm_cfg`` is the backbone's unless the head has its own.
 

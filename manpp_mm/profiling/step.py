@@ -34,7 +34,7 @@ class Measurement:
 
 
 class TrainingStep:
-    """Forward and backward of a config's model in one mode, on drawn images and targets.
+    """Forward and backward of a config's model in one mode, on drawn images and targets, without an optimizer.
 
     Args:
         config: The config of a block-local detector or segmentor.
@@ -42,7 +42,7 @@ class TrainingStep:
         batch: Images a step.
         size: Height and width of an image in pixels.
         device: Where to run.
-        seed: Draws weights, images and targets; the same for each mode.
+        seed: Of the weights and a segmentor's images and targets; a detector's are always the same.
 
     Raises:
         ValueError: An unknown mode, or a config without a local backbone.
@@ -58,7 +58,7 @@ class TrainingStep:
         model = config.model.copy() if mode.startswith('local') else plain
         model['backbone'] = dict(model['backbone'], init_cfg=None, with_cp=mode.endswith('_checkpointed'))
         model.pop('pretrained', None)
-        if model['data_preprocessor'].get('size') is not None:
+        if model.get('data_preprocessor', {}).get('size') is not None:
             model['data_preprocessor'] = dict(model['data_preprocessor'], size=size)  # a segmentor pads to it
         torch.manual_seed(seed)
         self.model: nn.Module = MODELS.build(model)
@@ -76,6 +76,7 @@ class TrainingStep:
             drawn = draw_segmentation(self.model.num_classes, batch, size, seed)
         else:
             head = self.model.roi_head.bbox_head if hasattr(self.model, 'roi_head') else self.model.bbox_head
+            head = head[-1] if isinstance(head, nn.ModuleList) else head  # a cascade
             drawn = draw_detection(head.num_classes, batch, size, getattr(self.model, 'with_mask', False))
         self.data = self.model.data_preprocessor(drawn, True)
 

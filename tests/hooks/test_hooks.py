@@ -44,6 +44,13 @@ def test_training_moves_everything_and_the_branches_follow(tmp_path):
         assert not torch.equal(branch, unit)
 
 
+def test_one_block_is_end_to_end_training(tmp_path):
+    run = runner(coco_runner_config(tmp_path, cuts=None, local_blocks=1))
+    before = run.model.backbone.layer1[0].conv1.weight.clone()
+    run.train()
+    assert not torch.equal(before, run.model.backbone.layer1[0].conv1.weight)
+
+
 def test_momentum_branches_stand_still_in_forward():
     model = build(detector_config())
     before = [p.clone() for branch, _ in model.backbone.momentum_pairs() for p in branch.parameters()]

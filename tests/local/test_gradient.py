@@ -110,6 +110,15 @@ def test_infinite_loss_reaches_the_gradients_and_not_the_delivered_value():
     assert not torch.isfinite(parameters[0].grad).any()
 
 
+def test_gradients_that_share_memory_are_scaled_once():
+    a, b, c = (nn.Parameter(torch.rand(3, dtype=torch.float64)) for _ in range(3))
+    x = torch.rand(3, dtype=torch.float64)
+    step = local_step(lambda x: x * (a + b), lambda y: {'loss': [y, c]}, x, [a, b, c])
+    (deliver([step.gradients]) * 0.5).backward()
+    for p, g in ((a, x / 6), (b, x / 6), (c, torch.full_like(x, 1 / 6))):
+        torch.testing.assert_close(p.grad, g)
+
+
 class TestBadInput:
     def test_second_backward(self):
         zero = deliver([local_step(*setup()).gradients])

@@ -111,6 +111,18 @@ def test_checkpoint_of_other_cuts_is_refused():
             a.load_state_dict(b.state_dict())
 
 
+def test_a_checkpoint_of_other_classes_keeps_its_branches():
+    from mmengine.runner.checkpoint import load_state_dict
+
+    first = build(detector_config(auxiliary=dict(AUXILIARY, head=dict(FCOS, num_classes=7))), hooked=False)
+    second = build(detector_config(), hooked=False)
+    load_state_dict(second, first.state_dict())  # as the Runner loads; reports the sizes that differ
+    source, target = (m.backbone.auxiliary[0] for m in (first, second))
+    assert torch.equal(source.branches.momentum.conv1.weight, target.branches.momentum.conv1.weight)
+    assert torch.equal(source.head.conv_reg.weight, target.head.conv_reg.weight)
+    assert not second.backbone.sync_auxiliary()
+
+
 def test_geometry_follows_from_the_cut():
     backbone = LocalResNet(
         depth=50,
@@ -200,7 +212,13 @@ class TestBadInput:
             (dict(local_blocks=2, auxiliary=dict(head=dict(FCOS, in_channels=3))), 'remove auxiliary.head.in_channels'),
             (dict(local_blocks=2, auxiliary=dict(head=dict(FCOS, strides=[8]))), 'remove auxiliary.head.strides'),
             (dict(local_blocks=2, auxiliary=dict(head=dict(type='YOLOXHead', num_classes=3))), 'needs a train_cfg'),
+            (dict(local_blocks=2, auxiliary=dict(head=dict(type='TOODHead', num_classes=3))), 'needs a train_cfg'),
             (dict(local_blocks=2, auxiliary=dict(head=FCOS, projection=dict())), 'projection needs out_channels'),
+            (dict(local_blocks=2, auxiliary=dict()), 'auxiliary needs head'),
+            (
+                dict(local_blocks=2, auxiliary=dict(head=FCOS, projection=dict(out_channels=8, stride=(2, 2)))),
+                'must be one integer',
+            ),
         ],
     )
     def test_configs(self, options, message):
