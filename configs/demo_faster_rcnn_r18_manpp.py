@@ -2,9 +2,10 @@
 _base_ = ['./_base_/demo_detection.py', './_base_/detection.py']
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 model = dict(backbone=_base_.manpp_backbone)
+# One cut, after layer1. From scratch on so few scenes each further block costs accuracy: its local loss, one level at a
+# coarse stride, has to shape the features alone.
 model['backbone'] |= dict(
-    local_blocks=2,
-    cuts=None,
+    cuts=[(0, 1)],
     auxiliary=dict(
         projection=dict(out_channels=64),
         head=dict(type='FCOSHead', num_classes=5, feat_channels=64, stacked_convs=1),
