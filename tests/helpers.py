@@ -1,5 +1,6 @@
 """Small real detectors and segmentors, and the naive sum of losses that local gradients must equal."""
 
+import pytest
 import torch
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config, ConfigDict
@@ -8,7 +9,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
-from manpp_mm.hooks.local_learning_hook import attach
+from manpp_mm.hooks.local_learning_hook import attach, detach
 from manpp_mm.local.gradient import reduce_losses
 from manpp_mm.profiling.step import draw_segmentation
 
@@ -122,3 +123,51 @@ def assert_same_gradients(found: dict[str, Tensor | None], expected: dict[str, T
         if gradient is not None:
             difference = torch.linalg.vector_norm(found[name] - gradient)
             assert difference <= relative * torch.linalg.vector_norm(gradient), name
+
+
+def check_parity(model: nn.Module, data: dict) -> set[str]:
+    """One step of the model against the naive sum: loss, log, gradients (relative 1e-10) and buffers.
+
+    Returns:
+        The names under which local losses were logged.
+    """
+    buffers = {name: b.clone() for name, b in model.named_buffers()}
+    torch.manual_seed(1)
+    loss, log = model.parse_losses(model(**data, mode='loss'))
+    loss.backward()
+    found, moved = gradients(model), {name: b.clone() for name, b in model.named_buffers()}
+
+    model.zero_grad()
+    for name, b in model.named_buffers():
+        b.copy_(buffers[name])
+    detach(model)
+    torch.manual_seed(1)
+    naive, local = naive_loss(model, data)
+    naive.backward()
+
+    assert_same_gradients(found, gradients(model), 1e-10)
+    torch.testing.assert_close(loss, naive, rtol=1e-12, atol=0)
+    for name, value in local.items():
+        torch.testing.assert_close(log[name], value, rtol=1e-12, atol=0)
+    for name, b in model.named_buffers():
+        assert torch.equal(b, moved[name]), name
+    return set(local)
+
+
+def check_evaluation(local: nn.Module, plain: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A local backbone in evaluation and without gradients: its parent's bits, and no auxiliary network runs."""
+    local.init_weights()
+    missing, unexpected = plain.load_state_dict(local.state_dict(), strict=False)
+    assert not missing
+    assert {name.split('.')[0] for name in unexpected} == {'auxiliary'}
+    monkeypatch.setattr(type(local.auxiliary[0]), 'forward', lambda *_: pytest.fail('an auxiliary network ran'))
+    x = torch.rand(2, 3, 64, 64)
+    local.eval()
+    plain.eval()
+    for found, expected in zip(local(x), plain(x), strict=True):
+        assert torch.equal(found, expected)
+    local.train()
+    plain.train()
+    with torch.no_grad():
+        for found, expected in zip(local(x), plain(x), strict=True):
+            assert torch.equal(found, expected)

@@ -6,6 +6,8 @@
 #     custom_hooks = _base_.manpp_hooks
 #     optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)
 
+_base_ = './local_learning.py'
+
 # Cuts after the fourth unit of layer2 and the sixth of layer3 (the stage ends of a ResNet-50), the local losses at
 # strides 16 and 32. A cut in layer1 would put a local loss at stride 8, whose head costs more memory than it saves.
 manpp_backbone = dict(
@@ -17,11 +19,3 @@ manpp_backbone = dict(
         head=dict(type='FCOSHead', num_classes=80, feat_channels=128, stacked_convs=1),
     ),
 )
-
-manpp_hooks = [
-    dict(type='LocalLearningHook'),
-    dict(type='MomentumHook', momentum=0.995),
-]
-
-# A key of their own, so that a learning rate multiplier of `backbone` does not reach the auxiliary networks.
-manpp_paramwise = dict(custom_keys={'backbone.auxiliary': dict(lr_mult=1.0)})

@@ -9,6 +9,8 @@
 # `auxiliary_head=None`: upstream's auxiliary FCN head on layer3 gives way to the local losses. On a detached feature it
 # would train itself and nothing of the backbone.
 
+_base_ = './local_learning.py'
+
 # Cuts after the second unit of layer2 and the second and last unit of layer3, the local losses at stride 8.
 manpp_backbone = dict(
     type='LocalResNetV1c',
@@ -16,11 +18,3 @@ manpp_backbone = dict(
     local_blocks=None,
     auxiliary=dict(head=dict(type='FCNHead', num_classes=19, channels=256, num_convs=1, concat_input=False)),
 )
-
-manpp_hooks = [
-    dict(type='LocalLearningHook'),
-    dict(type='MomentumHook', momentum=0.995),
-]
-
-# A key of their own, so that a learning rate multiplier of `backbone` does not reach the auxiliary networks.
-manpp_paramwise = dict(custom_keys={'backbone.auxiliary': dict(lr_mult=1.0)})

@@ -3,16 +3,14 @@ import torch
 from helpers import (
     AUXILIARY,
     FCOS,
-    assert_same_gradients,
     build,
+    check_evaluation,
+    check_parity,
     detection_batch,
     detector_config,
-    gradients,
-    naive_loss,
 )
 from mmdet.models import ResNet
 
-from manpp_mm.hooks.local_learning_hook import detach
 from manpp_mm.models.detection import LocalResNet
 from manpp_mm.models.plain import plain_model
 
@@ -21,27 +19,7 @@ from manpp_mm.models.plain import plain_model
 def test_gradients_equal_the_naive_sum(backbone):
     model = build(detector_config(**backbone)).double()
     data = detection_batch(model)
-    buffers = {name: b.clone() for name, b in model.named_buffers()}
-
-    torch.manual_seed(1)
-    loss, log = model.parse_losses(model(**data, mode='loss'))
-    loss.backward()
-    found, moved = gradients(model), {name: b.clone() for name, b in model.named_buffers()}
-
-    model.zero_grad()
-    for name, b in model.named_buffers():
-        b.copy_(buffers[name])
-    detach(model)
-    torch.manual_seed(1)
-    naive, local = naive_loss(model, data)
-    naive.backward()
-
-    assert_same_gradients(found, gradients(model), 1e-10)
-    torch.testing.assert_close(loss, naive, rtol=1e-12, atol=0)
-    for name, value in local.items():
-        torch.testing.assert_close(log[name], value, rtol=1e-12, atol=0)
-    for name, b in model.named_buffers():
-        assert torch.equal(b, moved[name]), name
+    check_parity(model, data)
 
 
 def test_logged_loss_is_the_sum_of_the_logged_losses():
@@ -60,21 +38,7 @@ def test_evaluation_is_the_parents_and_runs_no_auxiliary_network(depth, options,
     options.update(strides=options['strides'][:stages], dilations=options['dilations'][:stages])
     local = LocalResNet(depth=depth, base_channels=8, cuts=[(0, 1), (1, 0)], auxiliary=AUXILIARY, **options)
     plain = ResNet(depth=depth, base_channels=8, **options)
-    local.init_weights()
-    missing, unexpected = plain.load_state_dict(local.state_dict(), strict=False)
-    assert not missing
-    assert {name.split('.')[0] for name in unexpected} == {'auxiliary'}
-    monkeypatch.setattr(type(local.auxiliary[0]), 'forward', lambda *_: pytest.fail('an auxiliary network ran'))
-    x = torch.rand(2, 3, 64, 64)
-    local.eval()
-    plain.eval()
-    for found, expected in zip(local(x), plain(x), strict=True):
-        assert torch.equal(found, expected)
-    local.train()
-    plain.train()
-    with torch.no_grad():
-        for found, expected in zip(local(x), plain(x), strict=True):
-            assert torch.equal(found, expected)
+    check_evaluation(local, plain, monkeypatch)
 
 
 def test_plain_checkpoint_loads_with_nothing_missing_but_the_auxiliary_networks():

@@ -1,9 +1,8 @@
 import pytest
 import torch
-from helpers import assert_same_gradients, build, gradients, naive_loss, segmentation_batch, segmentor_config
+from helpers import build, check_evaluation, check_parity, segmentation_batch, segmentor_config
 from mmseg.models import ResNet, ResNetV1c, ResNetV1d
 
-from manpp_mm.hooks.local_learning_hook import detach
 from manpp_mm.models.plain import plain_model
 from manpp_mm.models.segmentation import LocalResNet, LocalResNetV1c, LocalResNetV1d
 
@@ -15,28 +14,7 @@ DILATED = dict(dilations=(1, 1, 2, 4), strides=(1, 2, 1, 1))
 def test_gradients_equal_the_naive_sum(backbone):
     model = build(segmentor_config(**backbone)).double()
     data = segmentation_batch(model)
-    buffers = {name: b.clone() for name, b in model.named_buffers()}
-
-    torch.manual_seed(1)
-    loss, log = model.parse_losses(model(**data, mode='loss'))
-    loss.backward()
-    found, moved = gradients(model), {name: b.clone() for name, b in model.named_buffers()}
-
-    model.zero_grad()
-    for name, b in model.named_buffers():
-        b.copy_(buffers[name])
-    detach(model)
-    torch.manual_seed(1)
-    naive, local = naive_loss(model, data)
-    naive.backward()
-
-    assert_same_gradients(found, gradients(model), 1e-10)
-    torch.testing.assert_close(loss, naive, rtol=1e-12, atol=0)
-    assert {f'block{j}.{name}' for j in range(3) for name in ('loss_ce', 'acc_seg')} == set(local)
-    for name, value in local.items():
-        torch.testing.assert_close(log[name], value, rtol=1e-12, atol=0)
-    for name, b in model.named_buffers():
-        assert torch.equal(b, moved[name]), name
+    assert check_parity(model, data) == {f'block{j}.{name}' for j in range(3) for name in ('loss_ce', 'acc_seg')}
 
 
 @pytest.mark.parametrize('depth', [18, 34, 50, 101, 152])
@@ -54,21 +32,7 @@ def test_evaluation_is_the_parents_and_runs_no_auxiliary_network(depth, pair, op
         options['multi_grid'] = (1, 2, 4)
     local = pair[0](cuts=[(1, 1), (2, 0)], auxiliary=dict(head=HEAD), **options)
     plain = pair[1](**options)
-    local.init_weights()
-    missing, unexpected = plain.load_state_dict(local.state_dict(), strict=False)
-    assert not missing
-    assert {name.split('.')[0] for name in unexpected} == {'auxiliary'}
-    monkeypatch.setattr(type(local.auxiliary[0]), 'forward', lambda *_: pytest.fail('an auxiliary network ran'))
-    x = torch.rand(2, 3, 64, 64)
-    local.eval()
-    plain.eval()
-    for found, expected in zip(local(x), plain(x), strict=True):
-        assert torch.equal(found, expected)
-    local.train()
-    plain.train()
-    with torch.no_grad():
-        for found, expected in zip(local(x), plain(x), strict=True):
-            assert torch.equal(found, expected)
+    check_evaluation(local, plain, monkeypatch)
 
 
 def test_plain_checkpoint_loads_with_nothing_missing_but_the_auxiliary_networks():
