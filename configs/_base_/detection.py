@@ -10,8 +10,7 @@ _base_ = './local_learning.py'
 
 # Cuts after layer2 and layer3 of a ResNet-50, local losses at strides 16 and 32. Measured with tools/benchmark.py on
 # Faster R-CNN at 2 x 800x1333 (stem and layer1 frozen, float32, CPU): peak live bytes 0.515 of end-to-end's, time of a
-# forward and backward 0.94; a frozen backbone, the floor that neck and heads set, needs 0.436. The head is light on
-# purpose: one 128-channel convolution a tower keeps each block below the peak that neck and heads set.
+# forward and backward 0.94; a frozen backbone, the floor that neck and heads set, needs 0.436.
 manpp_backbone = dict(
     type='LocalResNet',
     cuts=[(1, 3), (2, 5)],
