@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,12 @@ def run(folder: Path, *command: object, **environment: str) -> str:
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
 
 
 def scalars(folder: Path) -> list[dict]:
@@ -82,7 +89,9 @@ def test_train_resume_and_test_a_detector(data):
 def test_two_processes_on_a_cpu(data):
     config, work = 'configs/demo_faster_rcnn_r18_manpp.py', data / 'distributed'
     path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
-    run(data, 'tools/dist_train.sh', config, 2, '--work-dir', work, '--cfg-options', *SHORT, PATH=path, PORT='29611')
+    run(
+        data, 'tools/dist_train.sh', config, 2, '--work-dir', work, '--cfg-options', *SHORT, PATH=path, PORT=free_port()
+    )
     assert len([line for line in scalars(work) if 'loss' in line]) == 2
     output = run(
         data, 'tools/dist_test.sh', config, work / 'epoch_1.pth', 2, '--work-dir', work, PATH=path, PORT='29612'
