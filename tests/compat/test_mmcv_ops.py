@@ -15,8 +15,11 @@ pytestmark = pytest.mark.skipif(
     not isinstance(sys.modules['mmcv._ext'], stand_in._StandIn), reason='mmcv has compiled ops of its own'
 )
 
-BOXES = torch.tensor([[1.0, 2, 20, 22], [2, 3, 21, 23], [30, 30, 50, 44], [1, 2, 20, 24], [29, 30, 50, 45]])
-SCORES = torch.tensor([0.3, 0.9, 0.8, 0.5, 0.7])
+# The last two overlap by 0.29 as points and by 0.33 as pixels (offset 1).
+BOXES = torch.tensor(
+    [[1.0, 2, 20, 22], [2, 3, 21, 23], [30, 30, 50, 44], [1, 2, 20, 24], [60, 60, 69, 69], [65, 60, 74, 69]]
+)
+SCORES = torch.tensor([0.3, 0.9, 0.8, 0.5, 0.7, 0.6])
 ROIS = torch.tensor([[0.0, 1, 2, 20, 22], [1, 4, 4, 30, 18], [1, 0, 0, 31, 31]], dtype=torch.float64)
 
 
@@ -44,9 +47,9 @@ def test_nms(offset, threshold):
 
 def test_batched_nms_with_score_threshold_and_maximum():
     dets, kept = mmcv.ops.batched_nms(
-        BOXES, SCORES, torch.tensor([0, 1, 0, 0, 0]), dict(type='nms', iou_threshold=0.5, max_num=3)
+        BOXES, SCORES, torch.tensor([0, 1, 0, 0, 0, 0]), dict(type='nms', iou_threshold=0.5, max_num=3)
     )
-    assert kept.tolist() == [1, 2, 3]
+    assert kept.tolist() == [1, 2, 4]
     assert dets.shape == (3, 5)
 
 
