@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
         '--input', nargs=3, type=int, metavar=('N', 'H', 'W'), default=(2, 800, 1333), help='images, height, width'
     )
     parser.add_argument('--modes', nargs='+', choices=MODES, default=['end_to_end', 'local', 'frozen'])
-    parser.add_argument('--repeats', type=int, default=3, help='timed steps of each mode')
+    parser.add_argument('--repeats', type=int, default=3, help='timed steps of each mode, 0 for memory alone')
     parser.add_argument('--json', help='file for the figures')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value ...')
     return parser.parse_args()

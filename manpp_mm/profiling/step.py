@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import isnan
 
 import numpy as np
 import torch
@@ -23,14 +24,16 @@ MODES = ('end_to_end', 'end_to_end_checkpointed', 'local', 'local_checkpointed',
 
 @dataclass
 class Measurement:
-    """Peak bytes of live tensors beyond parameters and inputs; median and range of the timed steps in seconds."""
+    """Peak bytes of live tensors beyond parameters and inputs; median and range of the timed steps in seconds,
+    NaN where none was timed."""
 
     peak_bytes: int
     step_seconds: float
     step_seconds_spread: float
 
-    def as_dict(self) -> dict[str, float]:
-        return asdict(self)
+    def as_dict(self) -> dict[str, float | None]:
+        """For a JSON file: None where nothing was timed."""
+        return {name: None if isnan(value) else value for name, value in asdict(self).items()}
 
 
 class TrainingStep:
