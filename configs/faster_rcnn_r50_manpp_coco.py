@@ -8,7 +8,8 @@ _base_ = [
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 model = dict(backbone=_base_.manpp_backbone)
 custom_hooks = _base_.manpp_hooks
-optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)
+# Upstream's FCOS configs clip so; the local losses are FCOS's.
+optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2), paramwise_cfg=_base_.manpp_paramwise)
 
 train_dataloader = dict(dataset=dict(data_root=_base_.coco_root))
 val_dataloader = dict(dataset=dict(data_root=_base_.coco_root))
