@@ -61,8 +61,7 @@ class AuxiliaryNetwork(BaseModule):
             in_channels = projection['out_channels']
         if head is None or 'type' not in head:
             raise ValueError('auxiliary needs head=dict(type=...), the head that computes the local loss')
-        norm_cfg = norm_cfg and _unscoped({'norm_cfg': norm_cfg})['norm_cfg']
-        self.head = self._build_head(_unscoped(head), in_channels, stride, norm_cfg)
+        self.head = self._build_head(dict(head), in_channels, stride, norm_cfg)
 
     def _build_head(self, config: dict[str, Any], in_channels: int, stride: int, norm_cfg: Mapping | None) -> nn.Module:
         name = config.get('type')
@@ -79,7 +78,7 @@ class AuxiliaryNetwork(BaseModule):
         config['in_channels'] = in_channels
         self.complete_head(config, head_type, stride, norm_cfg)
         # Under another default scope the head would not find its own coders and losses.
-        return self.registry.build(config | {'_scope_': self.registry.scope})
+        return self.registry.build(_unscoped(config) | {'_scope_': self.registry.scope})
 
     def complete_head(self, config: dict[str, Any], head_type: type, stride: int, norm_cfg: Mapping | None) -> None:
         """Fill in what follows from the cut.
