@@ -8,6 +8,8 @@ custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 # Upstream's auxiliary FCN head on layer3 gives way to the local losses.
 model = dict(backbone=_base_.manpp_backbone, auxiliary_head=None)
 custom_hooks = _base_.manpp_hooks
+default_hooks = _base_.manpp_default_hooks
+randomness = dict(seed=0)
 optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)
 auto_scale_lr = dict(enable=False, base_batch_size=8)
 

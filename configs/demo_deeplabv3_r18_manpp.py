@@ -8,4 +8,5 @@ model['backbone'] |= dict(
     auxiliary=dict(head=dict(type='FCNHead', num_classes=6, channels=64, num_convs=1, concat_input=False)),
 )
 custom_hooks = _base_.manpp_hooks
+default_hooks = _base_.manpp_default_hooks
 optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)

@@ -12,4 +12,5 @@ model['backbone'] |= dict(
     ),
 )
 custom_hooks = _base_.manpp_hooks
+default_hooks = _base_.manpp_default_hooks
 optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)

@@ -8,6 +8,8 @@ _base_ = [
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 model = dict(backbone=_base_.manpp_backbone)
 custom_hooks = _base_.manpp_hooks
+default_hooks = _base_.manpp_default_hooks
+randomness = dict(seed=0)
 # Upstream's FCOS configs clip so; the local losses are FCOS's.
 optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2), paramwise_cfg=_base_.manpp_paramwise)
 

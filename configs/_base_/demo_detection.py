@@ -62,4 +62,5 @@ param_scheduler = [
 ]
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=max_epochs, max_keep_ckpts=1))
 log_processor = dict(window_size=20)
+custom_hooks = [dict(type='ReproducibleHook')]
 randomness = dict(seed=0)

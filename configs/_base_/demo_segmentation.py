@@ -2,9 +2,9 @@
 _base_ = 'mmseg::deeplabv3/deeplabv3_r50-d8_4xb2-40k_cityscapes-512x1024.py'
 
 norm_cfg = dict(type='BN', requires_grad=True)
-size = (256, 320)
+crop_size = (160, 160)
 model = dict(
-    data_preprocessor=dict(size=size),
+    data_preprocessor=dict(size=crop_size),
     pretrained=None,
     backbone=dict(depth=18, stem_channels=32, base_channels=32, norm_cfg=norm_cfg),
     decode_head=dict(in_channels=256, channels=64, dilations=(1, 4, 8, 12), num_classes=6, norm_cfg=norm_cfg),
@@ -15,6 +15,7 @@ train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
     dict(type='CheckLabels', num_classes=6),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5, direction=['horizontal', 'vertical']),
     dict(type='PackSegInputs'),
 ]
@@ -69,4 +70,5 @@ param_scheduler = [
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=max_iters, max_keep_ckpts=1))
 log_processor = dict(window_size=20)
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
+custom_hooks = [dict(type='ReproducibleHook')]
 randomness = dict(seed=0)

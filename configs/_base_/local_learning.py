@@ -3,7 +3,14 @@
 manpp_hooks = [
     dict(type='LocalLearningHook'),
     dict(type='MomentumHook', momentum=0.995),
+    # Stops at a loss that is NaN or infinite.
+    dict(type='FiniteLossHook'),
+    # With randomness=dict(seed=...) a resumed run goes on as one that never stopped.
+    dict(type='ReproducibleHook'),
 ]
+
+# Checkpoints that survive being killed while they are written.
+manpp_default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 
 # A key of their own, so that a learning rate multiplier of `backbone` does not reach the auxiliary networks.
 manpp_paramwise = dict(custom_keys={'backbone.auxiliary': dict(lr_mult=1.0)})

@@ -1,6 +1,9 @@
 """What plugs block-local training into MMEngine's Runner."""
 
+from .atomic_checkpoint_hook import AtomicCheckpointHook
+from .finite_loss_hook import FiniteLossHook
 from .local_learning_hook import LocalLearningHook
 from .momentum_hook import MomentumHook
+from .reproducible_hook import ReproducibleHook
 
-__all__ = ['LocalLearningHook', 'MomentumHook']
+__all__ = ['AtomicCheckpointHook', 'FiniteLossHook', 'LocalLearningHook', 'MomentumHook', 'ReproducibleHook']

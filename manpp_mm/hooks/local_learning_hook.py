@@ -14,6 +14,7 @@ from torch import nn
 from ..models.local_backbone import LocalBackbone, find_local_backbone, unwrapped
 from .momentum_hook import MomentumHook
 from .trunk_optimizer import trunk_optim_wrapper
+from .unsupported import refuse_unsupported
 
 _attached: 'WeakKeyDictionary[nn.Module, list]' = WeakKeyDictionary()
 """Handles of what is registered on a model, so that a training that ended in an exception leaves nothing behind."""
@@ -40,6 +41,14 @@ class LocalLearningHook(Hook):
 
     def __init__(self, check_delivery: bool = True) -> None:
         self.check_delivery = check_delivery
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuse setups that block-local training does not work under, before weights are loaded.
+
+        Raises:
+            ValueError: See :func:`manpp_mm.hooks.unsupported.refuse_unsupported`.
+        """
+        refuse_unsupported(runner)
 
     def before_train(self, runner: Runner) -> None:
         """Prepare the model and register the forward hooks.

@@ -1,0 +1,207 @@
+import copy
+import shutil
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from runners import HOOKS, coco_runner_config, renamed, runner
+
+import manpp_mm.hooks.atomic_checkpoint_hook as atomic
+from manpp_mm.hooks import AtomicCheckpointHook
+
+REPRODUCIBLE = dict(type='ReproducibleHook')
+
+
+class Interrupt(Exception):
+    pass
+
+
+class InterruptHook(Hook):
+    """Ends training by an exception at the end of an iteration, after the checkpoint."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter + 1 == self.iteration:
+            raise Interrupt
+
+
+def loop_config(root, loop: str, workers: int, hooks: list):
+    """Three epochs of two iterations, or six iterations, with colours drawn at random; a checkpoint at each end."""
+    config = coco_runner_config(root)
+    config.custom_hooks = HOOKS + hooks
+    config.train_dataloader.dataset.pipeline.insert(2, dict(type='PhotoMetricDistortion'))
+    config.train_dataloader.update(num_workers=workers, persistent_workers=workers > 0)
+    checkpoint = dict(type='AtomicCheckpointHook', interval=1, by_epoch=loop == 'epoch', max_keep_ckpts=2)
+    config.default_hooks.checkpoint = checkpoint
+    config.train_cfg.max_epochs = 3
+    if loop == 'iteration':
+        config.train_cfg = dict(type='IterBasedTrainLoop', max_iters=6)
+        config.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
+    return config
+
+
+def final_state(run) -> dict:
+    """Weights, momentum branches, buffers and the optimizer's state."""
+    optimizer = run.optim_wrapper.optimizer
+    kept = {f'{i}.{k}': v for i, p in enumerate(optimizer.state.values()) for k, v in p.items()}
+    return {**run.model.state_dict(), **{k: v for k, v in kept.items() if isinstance(v, torch.Tensor)}}
+
+
+def train_in_two_parts(config, iteration: int) -> dict:
+    first = runner(renamed(config))
+    first.register_hook(InterruptHook(iteration), 'LOWEST')
+    with pytest.raises(Interrupt):
+        first.train()
+    second = runner(renamed(copy.deepcopy(config), resume=True))
+    second.train()
+    return final_state(second)
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('loop', ['epoch', 'iteration'])
+def test_a_resumed_run_ends_as_one_that_never_stopped(tmp_path, loop, workers):
+    whole = runner(loop_config(tmp_path / 'whole', loop, workers, [REPRODUCIBLE]))
+    whole.train()
+    expected = final_state(whole)
+    assert any('momentum_buffer' in name for name in expected)
+    # Of an epoch that was cut short nothing counts.
+    found = train_in_two_parts(loop_config(tmp_path / 'parts', loop, workers, [REPRODUCIBLE]), 3)
+    assert found.keys() == expected.keys()
+    assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
+
+
+def test_without_the_hook_it_does_not(tmp_path):
+    whole = runner(loop_config(tmp_path / 'whole', 'iteration', 0, []))
+    whole.train()
+    found = train_in_two_parts(loop_config(tmp_path / 'parts', 'iteration', 0, []), 3)
+    assert any(not torch.equal(found[name], value) for name, value in final_state(whole).items())
+
+
+def test_an_epoch_loop_refuses_checkpoints_inside_an_epoch(tmp_path):
+    config = loop_config(tmp_path, 'epoch', 0, [REPRODUCIBLE])
+    config.default_hooks.checkpoint.by_epoch = False
+    with pytest.raises(ValueError, match='default_hooks.checkpoint.by_epoch=False'):
+        runner(config).train()
+
+
+def messages(run, monkeypatch) -> list[str]:
+    found: list[str] = []
+    monkeypatch.setattr(run.logger, 'warning', lambda text, *_: found.append(text))
+    return found
+
+
+def test_a_run_without_a_seed_is_warned(tmp_path, monkeypatch):
+    config = loop_config(tmp_path, 'epoch', 0, [REPRODUCIBLE])
+    config.pop('randomness')
+    config.train_cfg.max_epochs = 1
+    run = runner(config)
+    warned = messages(run, monkeypatch)
+    run.train()
+    assert any('randomness=dict(seed=...)' in text for text in warned)
+
+
+def test_a_checkpoint_between_optimizer_steps_is_warned_of(tmp_path, monkeypatch):
+    config = loop_config(tmp_path, 'iteration', 0, [REPRODUCIBLE])
+    config.optim_wrapper.accumulative_counts = 3
+    run = runner(config)
+    warned = messages(run, monkeypatch)
+    run.train()
+    assert sum('between two optimizer steps' in text for text in warned) == 4
+
+
+class TestAtomicCheckpointHook:
+    def test_keeps_the_newest_and_points_to_the_last(self, tmp_path):
+        run = runner(loop_config(tmp_path, 'iteration', 0, []))
+        run.train()
+        work = tmp_path / 'work'
+        assert sorted(p.name for p in work.glob('*.pth*')) == ['iter_5.pth', 'iter_6.pth']
+        assert (work / 'last_checkpoint').read_text() == str(work / 'iter_6.pth')
+
+    def test_the_oldest_goes_last(self, tmp_path, monkeypatch):
+        order = []
+        put, remove = atomic.AtomicLocalBackend.put, atomic.AtomicLocalBackend.remove
+        monkeypatch.setattr(
+            atomic.AtomicLocalBackend, 'put', lambda s, o, path: (put(s, o, path), order.append(str(path)))[0]
+        )
+        monkeypatch.setattr(
+            atomic.AtomicLocalBackend, 'remove', lambda s, path: (remove(s, path), order.append(f'removed {path}'))[0]
+        )
+        runner(loop_config(tmp_path, 'iteration', 0, [])).train()
+        work = tmp_path / 'work'
+        expected = [f'{work}/iter_3.pth', f'{work}/last_checkpoint', f'removed {work}/iter_1.pth']
+        assert order[4:7] == expected
+
+    def test_a_write_that_fails_leaves_the_old_file(self, tmp_path, monkeypatch):
+        backend, path = atomic.AtomicLocalBackend(), tmp_path / 'folder' / 'file'
+        backend.put_text('old', path)
+        monkeypatch.setattr(atomic.os, 'fsync', lambda *_: (_ for _ in ()).throw(OSError('disk full')))
+        with pytest.raises(OSError, match='disk full'):
+            backend.put_text('new', path)
+        assert path.read_text() == 'old'
+
+    def test_one_that_was_to_be_deleted_is_deleted_on_resume(self, tmp_path, monkeypatch):
+        config = loop_config(tmp_path, 'iteration', 0, [])
+        remove = atomic.AtomicLocalBackend.remove
+        monkeypatch.setattr(atomic.AtomicLocalBackend, 'remove', lambda *_: (_ for _ in ()).throw(Interrupt))
+        with pytest.raises(Interrupt):
+            runner(renamed(config)).train()
+        work = tmp_path / 'work'
+        assert len(list(work.glob('*.pth'))) == 3
+        monkeypatch.setattr(atomic.AtomicLocalBackend, 'remove', remove)
+        runner(renamed(config, resume=True)).train()
+        assert sorted(p.name for p in work.glob('*.pth')) == ['iter_5.pth', 'iter_6.pth']
+
+    def test_the_best_checkpoint_outlives_a_failure_to_write_a_better_one(self, tmp_path):
+        hook = AtomicCheckpointHook(interval=1, save_best='score', rule='greater')
+        run = runner(loop_config(tmp_path, 'iteration', 0, []))
+        work = tmp_path / 'work'
+        run.train()
+        hook.before_train(run)
+        hook.after_val_epoch(run, dict(score=1.0))
+        best = hook.best_ckpt_path
+        assert best.endswith('best_score_epoch_0.pth')
+        hook.filename_tmpl = 'second_{}.pth'
+        hook.last_ckpt = None
+        save, run.save_checkpoint = run.save_checkpoint, lambda *_, **__: (_ for _ in ()).throw(OSError('disk full'))
+        with pytest.raises(OSError, match='disk full'):
+            hook.after_val_epoch(run, dict(score=2.0))
+        assert (work / best).exists()
+        run.save_checkpoint = save
+        hook.best_ckpt_path = best
+        hook.after_val_epoch(run, dict(score=3.0))
+        assert not (work / best).exists()
+        assert (work / 'best_score_second_0.pth').exists()
+
+    @pytest.mark.parametrize('damage', ['truncated', 'flipped', 'empty', 'missing'])
+    def test_a_damaged_checkpoint_is_named_with_the_previous_good_one(self, tmp_path, damage):
+        config = loop_config(tmp_path, 'iteration', 0, [])
+        runner(renamed(config)).train()
+        last, good = tmp_path / 'work' / 'iter_6.pth', tmp_path / 'work' / 'iter_5.pth'
+        content = bytearray(last.read_bytes())
+        if damage == 'truncated':
+            last.write_bytes(content[: len(content) // 2])
+        elif damage == 'flipped':
+            content[len(content) // 2] ^= 255
+            last.write_bytes(content)
+        elif damage == 'empty':
+            last.write_bytes(b'')
+        else:
+            last.unlink()
+        with pytest.raises(RuntimeError, match=rf'{last} (is damaged|does not exist).*The previous good one is {good}'):
+            runner(renamed(config, resume=True)).train()
+        run = runner(renamed(config, resume=True, load_from=str(good)))
+        run.train()
+        assert run.iter == 6
+
+    def test_no_good_one(self, tmp_path):
+        config = loop_config(tmp_path, 'iteration', 0, [])
+        (tmp_path / 'work').mkdir()
+        path = tmp_path / 'work' / 'iter_1.pth'
+        path.write_bytes(b'PK nothing')
+        with pytest.raises(RuntimeError, match='no other checkpoint beside it; train without --resume'):
+            runner(renamed(config, resume=True, load_from=str(path))).train()
+        shutil.rmtree(tmp_path / 'work')
