@@ -1,17 +1,23 @@
-"""Real Runners on a data set of drawn boxes, small enough for a test."""
+"""Real Runners on drawn data, small enough for a test, and a naive reference of a whole training."""
 
+import copy
 import json
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
 import cv2
 import numpy as np
-from helpers import detector_config
+import torch
+from helpers import build, detector_config, naive_loss, segmentor_config
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import Tensor, nn
 
 _names = count()
-HOOKS = [dict(type='LocalLearningHook'), dict(type='MomentumHook', momentum=0.9)]
+MOMENTUM = 0.9
+HOOKS = [dict(type='LocalLearningHook'), dict(type='MomentumHook', momentum=MOMENTUM)]
 
 
 def write_coco(root: Path, images: int = 4, size: int = 64, empty: tuple[int, ...] = ()) -> None:
@@ -36,29 +42,67 @@ def write_coco(root: Path, images: int = 4, size: int = 64, empty: tuple[int, ..
         path.write_text(json.dumps(dict(images=records, annotations=boxes, categories=categories)))
 
 
-def coco_runner_config(root: Path, **backbone: object) -> Config:
-    """The small detector on :func:`write_coco`'s data, two epochs of two iterations, without validation."""
-    write_coco(root)
+def write_label_maps(root: Path, images: int = 4, size: int = 64) -> None:
+    """Write noise images with label maps of 4 classes, for training and validation alike."""
+    generator = np.random.default_rng(0)
+    for folder in ('images', 'labels'):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for index in range(images):
+        cv2.imwrite(str(root / f'images/{index}.jpg'), generator.integers(0, 255, (size, size, 3), dtype=np.uint8))
+        labels = generator.integers(0, 4, (size // 16, size // 16), dtype=np.uint8).repeat(16, 0).repeat(16, 1)
+        cv2.imwrite(str(root / f'labels/{index}.png'), labels)
+
+
+def coco_runner_config(
+    root: Path, images: int = 4, empty: tuple[int, ...] = (), validate: bool = False, **backbone: object
+) -> Config:
+    """The small detector on :func:`write_coco`'s data, two epochs of two iterations of two images."""
+    write_coco(root, images, empty=empty)
     config = detector_config(**backbone)
-    loader = config.train_dataloader
-    loader.update(batch_size=2, num_workers=0, persistent_workers=False)
-    loader.dataset.update(data_root=str(root), metainfo=dict(classes=('a', 'b', 'c')), filter_cfg=None)
-    for transform in loader.dataset.pipeline:
-        if transform.type == 'Resize':
-            transform.scale = (64, 64)
-    renamed(config)
-    config.merge_from_dict(
-        dict(
-            work_dir=str(root / 'work'),
-            custom_hooks=HOOKS,
-            randomness=dict(seed=0),
-            log_level='WARNING',
-        )
-    )
+    for split in ('train', 'val'):
+        loader = config[f'{split}_dataloader']
+        loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+        loader.dataset.update(data_root=str(root), metainfo=dict(classes=('a', 'b', 'c')))
+        if split == 'train':
+            loader.dataset.filter_cfg = None
+        for transform in loader.dataset.pipeline:
+            if transform.type == 'Resize':
+                transform.scale = (64, 64)
+    config.val_evaluator.ann_file = str(root / 'annotations/instances_val2017.json')
     config.train_cfg.update(max_epochs=2)
-    for key in ('val_cfg', 'val_dataloader', 'val_evaluator', 'test_cfg', 'test_dataloader', 'test_evaluator'):
+    return _finished(config, root, validate)
+
+
+def segmentation_runner_config(root: Path, images: int = 4, validate: bool = False, **backbone: object) -> Config:
+    """The small segmentor on :func:`write_label_maps`'s data, four iterations of two images."""
+    write_label_maps(root, images)
+    config = segmentor_config(**backbone)
+    for split in ('train', 'val'):
+        loader = config[f'{split}_dataloader']
+        loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+        loader.dataset = dict(
+            type='BaseSegDataset',
+            data_root=str(root),
+            data_prefix=dict(img_path='images', seg_map_path='labels'),
+            metainfo=dict(classes=tuple('abcd'), palette=[[i, i, i] for i in range(4)]),
+            pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')],
+        )
+    config.train_cfg.update(max_iters=4, val_interval=2)
+    return _finished(config, root, validate)
+
+
+def _finished(config: Config, root: Path, validate: bool) -> Config:
+    renamed(config, work_dir=str(root / 'work'), custom_hooks=HOOKS, randomness=dict(seed=0), log_level='WARNING')
+    kept = () if validate else ('val_cfg', 'val_dataloader', 'val_evaluator')
+    for key in (*kept, 'test_cfg', 'test_dataloader', 'test_evaluator', 'param_scheduler'):
         config[key] = None
-    config.param_scheduler = None
+    return config
+
+
+def renamed(config: Config, **keys: object) -> Config:
+    """Give a config's Runner a name of its own, for MMEngine's globals leak between Runners, and set keys."""
+    name = f'test{next(_names)}'
+    config.merge_from_dict(dict(experiment_name=name, visualizer=dict(name=name)) | keys)
     return config
 
 
@@ -67,8 +111,108 @@ def runner(config: Config) -> Runner:
     return Runner.from_cfg(config)
 
 
-def renamed(config: Config, **keys: object) -> Config:
-    """Give a config's Runner a name of its own, for MMEngine's globals leak between Runners, and set keys."""
-    name = f'test{next(_names)}'
-    config.merge_from_dict(dict(experiment_name=name, visualizer=dict(name=name)) | keys)
-    return config
+class BatchRecorder(Hook):
+    """Keeps the weights that training starts from and each batch, and seeds each iteration."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, rank: int = 0) -> None:
+        self.rank = rank
+        self.start: dict[str, Tensor] = {}
+        self.batches: list = []
+
+    def before_train(self, runner: Runner) -> None:
+        model = runner.model.module if hasattr(runner.model, 'module') else runner.model
+        self.start = copy.deepcopy(model.state_dict())
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: 'dict | None' = None) -> None:
+        self.batches.append(copy.deepcopy(data_batch))
+        seed_iteration(runner.iter, self.rank)
+
+
+def seed_iteration(iteration: int, rank: int = 0) -> None:
+    """Seed the samplers of one iteration."""
+    torch.manual_seed(1000 * rank + iteration)
+
+
+def in_double(model: nn.Module) -> nn.Module:
+    """Let a model, its images and its boxes be float64."""
+    model.double()
+    preprocess = model.data_preprocessor.forward
+
+    def forward(data: dict, training: bool = False) -> dict:
+        data = preprocess(data, training)
+        data['inputs'] = data['inputs'].double()
+        for sample in data['data_samples']:
+            if 'gt_instances' in sample:
+                sample.gt_instances.bboxes = sample.gt_instances.bboxes.double()
+        return data
+
+    model.data_preprocessor.forward = forward
+    return model
+
+
+def naive_training(
+    config: Config,
+    start: dict[str, Tensor],
+    batches: list,
+    *,
+    double: bool = False,
+    accumulative_counts: int = 1,
+    max_norm: float | None = None,
+    lr_mult: Callable[[str], float] = lambda name: 1.0,
+    prepare: Callable[[nn.Module], None] = lambda model: None,
+) -> dict[str, Tensor]:
+    """Train on the naive sum of losses with SGD and momentum branches by hand.
+
+    Args:
+        config: Model and ``optim_wrapper.optimizer`` are taken from it.
+        start: State dict to start from.
+        batches: One list of batches (one a rank) an iteration; their gradients are averaged.
+        double: Whether in float64.
+        accumulative_counts: Iterations a step; the last step averages those that remain.
+        max_norm: Clips the norm of all gradients together.
+        lr_mult: Learning rate multiplier by parameter name.
+        prepare: Called with the model before training.
+
+    Returns:
+        The final state dict.
+    """
+    model = build(config, hooked=False)
+    if double:
+        in_double(model)
+    model.load_state_dict(start)
+    prepare(model)
+    sgd = {key: value for key, value in config.optim_wrapper.optimizer.items() if key != 'type'}
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD([dict(params=[p], lr=sgd['lr'] * lr_mult(name)) for name, p in named], **sgd)
+    for iteration, ranks in enumerate(batches):
+        first = iteration // accumulative_counts * accumulative_counts
+        share = min(accumulative_counts, len(batches) - first) * len(ranks)
+        for rank, batch in enumerate(ranks):
+            data = model.data_preprocessor(copy.deepcopy(batch), True)
+            seed_iteration(iteration, rank)
+            (naive_loss(model, data)[0] / share).backward()
+        if (iteration + 1) % accumulative_counts == 0 or iteration + 1 == len(batches):
+            if max_norm is not None:
+                nn.utils.clip_grad_norm_([p for _, p in named], max_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            with torch.no_grad():
+                for branch, unit in model.backbone.momentum_pairs():
+                    for gamma, theta in zip(branch.parameters(), unit.parameters(), strict=True):
+                        gamma.copy_(MOMENTUM * gamma + (1 - MOMENTUM) * theta)
+    return model.state_dict()
+
+
+def assert_same_state(
+    found: dict[str, Tensor], expected: dict[str, Tensor], start: dict[str, Tensor], relative: float
+) -> None:
+    """Each tensor differs from the expected one by little against how far training moved it (or stands still too)."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        moved = torch.linalg.vector_norm((value - start[name]).double())
+        difference = torch.linalg.vector_norm((found[name] - value).double())
+        # What hardly moved is compared with its size: rounding of large values is no difference in training.
+        scale = max(moved, 1e-5 * torch.linalg.vector_norm(value.double()))
+        assert difference <= relative * scale, f'{name}: {difference:.3g} of {moved:.3g}'

@@ -64,15 +64,6 @@ class ReproducibleHook(Hook):
         if loader.persistent_workers:
             loader._iterator = None  # the generators of living workers would go on from the epoch before
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Warn of a checkpoint that lacks accumulated gradients."""
-        should_update = getattr(runner.optim_wrapper, 'should_update', None)
-        if should_update is not None and not should_update():
-            runner.logger.warning(
-                'This checkpoint lies between two optimizer steps; a run resumed from it lacks the gradients '
-                'accumulated so far. Save at multiples of optim_wrapper.accumulative_counts iterations.'
-            )
-
 
 def seed_everything(*entropy: int) -> None:
     """Seed Python, NumPy and PyTorch (all devices) from several non-negative integers."""

@@ -3,14 +3,12 @@
 import json
 import os
 import pickle
-import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import execute, free_port
 
-ROOT = Path(__file__).parents[2]
 SHORT = [
     'train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'default_hooks.logger.interval=1',
     'default_hooks.checkpoint.interval=1', 'train_dataloader.batch_size=2',
@@ -18,23 +16,9 @@ SHORT = [
 
 
 def run(folder: Path, *command: object, **environment: str) -> str:
-    done = subprocess.run(
-        [str(c) for c in command],
-        cwd=ROOT,
-        env=os.environ
-        | dict(DEMO_ROOT=str(folder / 'data'), PYTHONWARNINGS='ignore', OMP_NUM_THREADS='1')
-        | environment,
-        capture_output=True,
-        text=True,
-    )
+    done = execute(*command, DEMO_ROOT=str(folder / 'data'), **environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
-
-
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
 
 
 def scalars(folder: Path) -> list[dict]:
@@ -94,7 +78,7 @@ def test_two_processes_on_a_cpu(data):
     )
     assert len([line for line in scalars(work) if 'loss' in line]) == 2
     output = run(
-        data, 'tools/dist_test.sh', config, work / 'epoch_1.pth', 2, '--work-dir', work, PATH=path, PORT='29612'
+        data, 'tools/dist_test.sh', config, work / 'epoch_1.pth', 2, '--work-dir', work, PATH=path, PORT=free_port()
     )
     assert 'bbox_mAP' in output
 

@@ -88,29 +88,15 @@ def test_an_epoch_loop_refuses_checkpoints_inside_an_epoch(tmp_path):
         runner(config).train()
 
 
-def messages(run, monkeypatch) -> list[str]:
-    found: list[str] = []
-    monkeypatch.setattr(run.logger, 'warning', lambda text, *_: found.append(text))
-    return found
-
-
 def test_a_run_without_a_seed_is_warned(tmp_path, monkeypatch):
     config = loop_config(tmp_path, 'epoch', 0, [REPRODUCIBLE])
     config.pop('randomness')
     config.train_cfg.max_epochs = 1
     run = runner(config)
-    warned = messages(run, monkeypatch)
+    warned: list[str] = []
+    monkeypatch.setattr(run.logger, 'warning', lambda text, *_: warned.append(text))
     run.train()
     assert any('randomness=dict(seed=...)' in text for text in warned)
-
-
-def test_a_checkpoint_between_optimizer_steps_is_warned_of(tmp_path, monkeypatch):
-    config = loop_config(tmp_path, 'iteration', 0, [REPRODUCIBLE])
-    config.optim_wrapper.accumulative_counts = 3
-    run = runner(config)
-    warned = messages(run, monkeypatch)
-    run.train()
-    assert sum('between two optimizer steps' in text for text in warned) == 4
 
 
 class TestAtomicCheckpointHook:

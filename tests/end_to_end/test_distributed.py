@@ -1,0 +1,85 @@
+"""Two gloo ranks on a CPU end in the parameters of one process that averages the gradients of their batches."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from processes import execute, free_port
+from runners import HOOKS, assert_same_state, coco_runner_config, naive_training, segmentation_runner_config
+
+TOLERANCE = 1e-4
+"""Relative to what training moved each tensor, float32."""
+
+
+def train(config, root: Path) -> list[dict]:
+    """Train in two processes through tools/dist_train.sh; returns each rank's record."""
+    config.custom_imports = dict(imports=['manpp_mm', 'recording'], allow_failed_imports=False)
+    config.custom_hooks = [*HOOKS, dict(type='RankRecorder', priority='LOWEST')]
+    config.dump(root / 'config.py')
+    path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
+    done = execute('tools/dist_train.sh', root / 'config.py', 2, PATH=path, PORT=free_port())
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    records = [torch.load(root / f'work/rank{rank}.pt', weights_only=False) for rank in range(2)]
+    first, second = (record['final'] for record in records)
+    assert [name for name, value in first.items() if not torch.equal(second[name], value)] == []
+    assert len(records[0]['batches']) >= 3
+    return records
+
+
+def check(config, records: list[dict]) -> None:
+    """The ranks' end is that of one process on the mean of both ranks' gradients."""
+    start = records[0]['start']
+    batches = list(zip(*(record['batches'] for record in records), strict=True))
+    expected = naive_training(config, start, batches)
+    assert_same_state(records[0]['final'], expected, start, TOLERANCE)
+
+
+def detector(root: Path, **options: object):
+    config = coco_runner_config(root, images=4, **options)
+    config.train_dataloader.batch_size = 1
+    return config
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('static_graph', [False, True])
+def test_detector(tmp_path, static_graph):
+    config = detector(tmp_path)
+    config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', static_graph=static_graph)
+    config.find_unused_parameters = False
+    check(config, train(config, tmp_path))
+
+
+@pytest.mark.slow
+def test_images_without_objects_on_one_rank(tmp_path):
+    config = detector(tmp_path, empty=(0, 2))
+    config.train_dataloader.sampler.shuffle = False
+    records = train(config, tmp_path)
+    objects = [[len(b['data_samples'][0].gt_instances) for b in record['batches']] for record in records]
+    assert objects == [[0] * 4, [1] * 4]
+    check(config, records)
+
+
+@pytest.mark.slow
+def test_segmentor_equals_the_joined_batch_too(tmp_path):
+    config = segmentation_runner_config(tmp_path, images=8, norm_eval=True)
+    norm = dict(type='GN', num_groups=4)  # batch statistics would differ between a rank's batch and the joined one
+    config.model.decode_head.update(norm_cfg=norm, dropout_ratio=0)
+    config.model.backbone.auxiliary.head.update(norm_cfg=norm, dropout_ratio=0)
+    records = train(config, tmp_path)
+    check(config, records)
+    joined = [
+        [{key: [*a[key], *b[key]] for key in a}]
+        for a, b in zip(*(record['batches'] for record in records), strict=True)
+    ]
+    start = records[0]['start']
+    assert_same_state(records[0]['final'], naive_training(config, start, joined), start, TOLERANCE)
