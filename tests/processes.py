@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 def execute(*command: object, **environment: str) -> subprocess.CompletedProcess:
     """Run a command in the repository's root with one thread; the tests' modules can be imported."""
-    own = dict(PYTHONWARNINGS='ignore', OMP_NUM_THREADS='1', PYTHONPATH=str(ROOT / 'tests'))
+    own = dict(PYTHONWARNINGS='ignore', OMP_NUM_THREADS='1', PYTHONPATH=f'{ROOT}:{ROOT / "tests"}')
     return subprocess.run(
         [str(part) for part in command], cwd=ROOT, env=os.environ | own | environment, capture_output=True, text=True
     )

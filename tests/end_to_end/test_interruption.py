@@ -9,8 +9,8 @@ from processes import execute
 from runners import HOOKS, coco_runner_config
 
 MOMENTS = [
-    'before forward:2', 'before saving:2', 'writing:2', 'in forward:3', 'before rename:2', 'after rename:2',
-    'in backward:5', 'before step:4', 'after step:5', 'before deletion:6', 'after deletion:8',
+    'before forward:2', 'before saving:2', 'writing:2', 'before rename:2', 'after rename:2', 'in forward:3',
+    'in backward:4', 'before step:4', 'after step:5', 'before saving:6', 'before deletion:6', 'after deletion:8',
 ]  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def write_config(root):
 
 
 @pytest.mark.slow
-def test_ten_kills_change_nothing(tmp_path):
+def test_twelve_kills_change_nothing(tmp_path):
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     final = {}
     for folder, moments in ((whole, []), (killed, MOMENTS)):
