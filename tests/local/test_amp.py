@@ -96,6 +96,8 @@ def test_an_infinite_gradient_in_one_block_skips_the_step_for_all(broken, fused)
     optimizer.register_step_post_hook(
         lambda *_: update_momentum_branches(pairs, 0.5, getattr(optimizer, 'found_inf', None))
     )
+    with torch.no_grad():
+        model.branches.momentum[0].weight.add_(1.0)  # away from its source, so that an update would move it
     if broken:
         model.factor = 1e20
     before = copy.deepcopy(model.state_dict())
