@@ -2,10 +2,13 @@
 
 import os
 import os.path as osp
+import re
 import zipfile
 from collections import deque
 from pathlib import Path
+from pickle import UnpicklingError
 
+import torch
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
@@ -21,11 +24,15 @@ class AtomicLocalBackend(LocalBackend):
         """Write bytes to a file; its folder is made if it does not exist."""
         os.makedirs(osp.dirname(filepath) or '.', exist_ok=True)
         temporary = f'{filepath}.tmp'
-        with open(temporary, 'wb') as file:
-            file.write(obj)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, filepath)
+        try:
+            with open(temporary, 'wb') as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, filepath)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)  # a full disk should not stay full
+            raise
 
     def put_text(self, obj: str, filepath: 'str | Path', encoding: str = 'utf-8') -> None:
         """Write a text to a file."""
@@ -53,7 +60,7 @@ class AtomicCheckpointHook(CheckpointHook):
             return
         path = runner._load_from or find_latest_checkpoint(runner.work_dir)
         if path is not None and '://' not in path:
-            check_checkpoint(path, self.filename_tmpl.format('*'))
+            check_checkpoint(path, runner.work_dir, re.sub(r'\{[^}]*\}', '*', self.filename_tmpl))
 
     def before_train(self, runner: Runner) -> None:
         """Find out where checkpoints go; see ``CheckpointHook``."""
@@ -61,6 +68,9 @@ class AtomicCheckpointHook(CheckpointHook):
         if type(self.file_backend) is LocalBackend and self.file_client_args is None:
             self.backend_args = dict(backend='AtomicLocalBackend')
             self.file_backend = AtomicLocalBackend()
+            if is_main_process():
+                for leftover in Path(self.out_dir).glob('*.pth.tmp'):
+                    leftover.unlink()
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         name = self.filename_tmpl.format(step)
@@ -120,29 +130,36 @@ class _LateRemoval:
                 self._backend.remove(path)
 
 
-def check_checkpoint(path: str, siblings: str = '*.pth') -> None:
+def check_checkpoint(path: str, work_dir: str, siblings: str = '*.pth') -> None:
     """Look whether a checkpoint is there and whole.
 
     Args:
         path: The file.
-        siblings: Pattern of the checkpoints beside it.
+        work_dir: Where other checkpoints may lie, beside those next to it.
+        siblings: Pattern of their names.
 
     Raises:
-        RuntimeError: It is not; the message names the newest good one beside it.
+        RuntimeError: It is not; the message names the newest good one of the others.
     """
     fault = _fault(path)
     if fault is None:
         return
-    others = [other for other in Path(path).parent.glob(siblings) if other != Path(path)]
+    folders = {Path(path).expanduser().parent} if path else set()
+    folders.add(Path(work_dir))
+    others = [other for folder in folders for other in folder.glob(siblings) if str(other) != path]
     others.sort(key=lambda other: other.stat().st_mtime, reverse=True)
     good = next((other for other in others if _fault(str(other)) is None), None)
-    way = 'There is no other checkpoint beside it; train without --resume.'
+    way = f'There is no other checkpoint in {", ".join(map(str, sorted(folders)))}; train without --resume.'
     if good is not None:
         way = f'The previous good one is {good}: resume from it (--resume {good}, or load_from in the config).'
-    raise RuntimeError(f'the checkpoint {path} {fault} and cannot be resumed from. {way}')
+    named = f'the checkpoint {path}' if path else f'{work_dir}/last_checkpoint names no checkpoint: it'
+    raise RuntimeError(f'{named} {fault} and cannot be resumed from. {way}')
 
 
 def _fault(path: str) -> str | None:
+    if not path:
+        return 'is empty'
+    path = osp.expanduser(path)
     if not osp.isfile(path):
         return 'does not exist'
     with open(path, 'rb') as file:
@@ -152,6 +169,10 @@ def _fault(path: str) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        if damaged is None:
+            torch.load(path, map_location='cpu', mmap=True, weights_only=True)
+    except UnpicklingError:
+        return None  # whole, but with classes that loading has to judge
+    except Exception as error:  # a damaged directory of the archive may look like anything
         return f'is damaged ({error})'
     return None if damaged is None else f'is damaged (checksum of {damaged})'

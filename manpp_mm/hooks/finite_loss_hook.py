@@ -3,20 +3,23 @@
 from math import isfinite
 
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..models.local_backbone import unwrapped
-from .trunk_optimizer import trunk_optim_wrapper
+_WAYS_OUT = (
+    'Lower optim_wrapper.optimizer.lr or lengthen its warm-up, set optim_wrapper.clip_grad=dict(max_norm=35), or look '
+    'at the data; remove FiniteLossHook from custom_hooks to go on all the same.'
+)
 
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
     """Stops training at a loss that is NaN or infinite and names block, loss and iteration.
 
-    It reads what the message hub holds of this iteration's losses and adds no synchronisation with the device. It runs
-    before a checkpoint is saved, so that no file holds the broken weights. Leave it out of ``custom_hooks`` to go on
-    with such losses.
+    It reads what the message hub holds of this iteration's losses and adds no synchronisation with the device. Before a
+    checkpoint is written it looks at the weights too, which another rank's loss or this very step may have broken, so
+    that no file holds such weights and none is deleted for it. Leave it out of ``custom_hooks`` to go on all the same.
 
     Args:
         patience: Under a loss scaler, which skips such steps: how many iterations in a row are tolerated before the
@@ -35,6 +38,28 @@ class FiniteLossHook(Hook):
         self.patience = patience
         self._in_a_row = 0
 
+    def before_train(self, runner: Runner) -> None:
+        """Start counting anew."""
+        self._in_a_row = 0
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Look at the weights and buffers that are about to be saved.
+
+        Raises:
+            RuntimeError: One is NaN or infinite.
+        """
+        broken = [
+            name
+            for name, value in checkpoint['state_dict'].items()
+            if value.is_floating_point() and not value.isfinite().all()
+        ]
+        if broken:
+            raise RuntimeError(
+                f'{len(broken)} weights or buffers are NaN or infinite at iteration {checkpoint["meta"]["iter"]} '
+                f'({", ".join(broken[:3])}{", ..." if len(broken) > 3 else ""}): this checkpoint was not saved, those '
+                f'saved so far are untouched. {_WAYS_OUT}'
+            )
+
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: 'dict | None' = None, outputs: 'dict | None' = None
     ) -> None:
@@ -45,17 +70,18 @@ class FiniteLossHook(Hook):
         """
         found = {}
         for name in outputs or {}:
-            value = runner.message_hub.get_scalar(f'train/{name}').current() if 'loss' in name else 0.0
-            if not isfinite(value) and name != 'loss':
-                found[name] = value
+            if 'loss' in name and name != 'loss':
+                value = runner.message_hub.get_scalar(f'train/{name}').current()
+                if not isfinite(value):
+                    found[name] = value
         if not found:
             self._in_a_row = 0
             return
         self._in_a_row += 1
-        scaler = getattr(
-            trunk_optim_wrapper(runner.optim_wrapper, unwrapped(runner.model).backbone), 'loss_scaler', None
-        )
-        scaled = scaler is not None and scaler.is_enabled()
+        wrapper = runner.optim_wrapper
+        wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        scalers = [getattr(each, 'loss_scaler', None) for each in wrappers]
+        scaled = any(scaler is not None and scaler.is_enabled() for scaler in scalers)
         if scaled and self._in_a_row <= self.patience:
             return
         # In the order of forward: what broke first makes everything after it NaN.
@@ -67,7 +93,5 @@ class FiniteLossHook(Hook):
             f'{name} is {found[name]} at iteration {runner.iter + 1}, the loss of {where}'
             + (f' ({self._in_a_row} iterations in a row)' if scaled else '')
             + (f'; with it {", ".join(others)}' if others else '')
-            + '. Checkpoints saved so far are untouched. Lower optim_wrapper.optimizer.lr or lengthen its warm-up, set '
-            'optim_wrapper.clip_grad=dict(max_norm=35), or look at the data; remove FiniteLossHook from custom_hooks '
-            'to go on all the same.'
+            + f'. Checkpoints saved so far are untouched. {_WAYS_OUT}'
         )

@@ -39,15 +39,18 @@ class LocalLearningHook(Hook):
         >>> custom_hooks = [dict(type='LocalLearningHook'), dict(type='MomentumHook', momentum=0.995)]
     """
 
+    priority = 'ABOVE_NORMAL'
+
     def __init__(self, check_delivery: bool = True) -> None:
         self.check_delivery = check_delivery
 
     def before_run(self, runner: Runner) -> None:
-        """Refuse setups that block-local training does not work under, before weights are loaded.
+        """Drop what an interrupted training left, before EMAHook copies it; refuse what is not supported.
 
         Raises:
             ValueError: See :func:`manpp_mm.hooks.unsupported.refuse_unsupported`.
         """
+        detach(unwrapped(runner.model))
         refuse_unsupported(runner)
 
     def before_train(self, runner: Runner) -> None:
@@ -98,9 +101,12 @@ def attach(model: nn.Module, loss_scaler: 'torch.amp.GradScaler | None' = None) 
 
 
 def detach(model: nn.Module) -> None:
-    """Remove what a training registered on the model, an interrupted one included."""
+    """Remove what a training registered on the model, an interrupted one included, and what its forward kept."""
     for handle in _attached.pop(model, []):
         handle.remove()
+    for module in model.modules():
+        if isinstance(module, LocalBackbone):
+            module.drop_step()
 
 
 def check_num_classes(backbone: LocalBackbone, dataset: Any) -> None:

@@ -1,6 +1,7 @@
 """The hook that lets a resumed run go on as one that never stopped."""
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,13 @@ class ReproducibleHook(Hook):
                 'ReproducibleHook: without randomness=dict(seed=...) in the config a resumed run shuffles the data '
                 'anew and differs from one that was not interrupted.'
             )
+        schedulers = runner.param_schedulers or []
+        for scheduler in chain(*schedulers.values()) if isinstance(schedulers, dict) else schedulers:
+            if getattr(scheduler, 'need_val_args', False):
+                runner.logger.warning(
+                    f'ReproducibleHook: {type(scheduler).__name__} steps after a validation, and checkpoints are saved '
+                    'before it: a resumed run lacks that step and differs from one that was not interrupted.'
+                )
         loop = runner.train_loop
         if not hasattr(loop, 'dataloader_iterator'):
             if any(isinstance(hook, CheckpointHook) and not hook.by_epoch for hook in runner.hooks):
@@ -98,4 +106,4 @@ class _SeededWorker:
     def __call__(self, worker: int) -> None:
         if self.init is not None:
             self.init(worker)
-        seed_everything(*self.entropy, worker)
+        seed_everything(*self.entropy, worker + 1)  # with 0 the seed would be the main process's

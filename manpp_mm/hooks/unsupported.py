@@ -1,6 +1,6 @@
 """Setups in which block-local training would fail late or train something else, refused by name."""
 
-from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.optim import BaseOptimWrapper, OptimWrapperDict
 from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
@@ -15,7 +15,7 @@ def refuse_unsupported(runner: Runner) -> None:
         ValueError: FlexibleRunner, an FSDP wrapper, ``torch.compile`` on the whole model, or DDP's ``static_graph``
             with gradient accumulation; the message names the config key.
     """
-    if not isinstance(runner.optim_wrapper, (OptimWrapper, OptimWrapperDict)):
+    if not isinstance(runner.optim_wrapper, (BaseOptimWrapper, OptimWrapperDict)):
         return  # only built for training
     if isinstance(runner, FlexibleRunner):
         raise ValueError(
@@ -27,7 +27,7 @@ def refuse_unsupported(runner: Runner) -> None:
             'FSDP shards parameters that a local block needs whole when it takes its gradients, and would train '
             "nothing: use model_wrapper_cfg=dict(type='MMDistributedDataParallel'), or leave it out"
         )
-    if runner.cfg.get('compile') or hasattr(runner.model, '_orig_mod'):
+    if runner.cfg.get('compile') not in (None, False) or hasattr(runner.model, '_orig_mod'):
         raise ValueError(
             'compile compiles the whole training step, in which local blocks take their gradients inside forward: '
             'remove compile from the config'

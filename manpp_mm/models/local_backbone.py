@@ -66,7 +66,7 @@ class LocalBackbone:
         self._auxiliary_ready = False
         self._absent_keys: set[str] = set()
         self.register_load_state_dict_post_hook(_forgive_absent_auxiliary)
-        self._reset_step()
+        self.drop_step()
         self.train(self.training)
 
     # What a family of backbones tells about itself.
@@ -172,7 +172,8 @@ class LocalBackbone:
 
     # The training step.
 
-    def _reset_step(self) -> None:
+    def drop_step(self) -> None:
+        """Drop what the current forward, or one that never ended, keeps: targets, losses and gradients."""
         self._targets: Any = None
         self._scale: float | Tensor = 1.0
         self._losses: dict[str, Tensor] = {}
@@ -186,7 +187,7 @@ class LocalBackbone:
             targets: The batch's targets as the auxiliary heads' ``loss`` takes them (a list of data samples).
             scale: The loss scaler's factor, 1 without one.
         """
-        self._reset_step()
+        self.drop_step()
         self._targets = targets
         self._scale = scale
 
@@ -198,7 +199,7 @@ class LocalBackbone:
             local gradients. Empty if no block was trained locally.
         """
         losses, gradients = self._losses, self._gradients
-        self._reset_step()
+        self.drop_step()
         if gradients:
             carrier = next(name for name in losses if 'loss' in name)
             losses[carrier] = losses[carrier] + deliver(gradients)

@@ -50,6 +50,7 @@ def test_float16_losses_stay_beside_float32s(tmp_path, data, config):
         assert ends[1] == pytest.approx(ends[0], rel=0.1), name
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason='there are no two GPUs')
 def test_synchronised_batch_norm_under_nccl(tmp_path):
     config = segmentation_runner_config(tmp_path, images=16)
     norm = dict(type='SyncBN', requires_grad=True)
@@ -57,7 +58,7 @@ def test_synchronised_batch_norm_under_nccl(tmp_path):
     config.custom_imports = dict(imports=['manpp_mm', 'recording'], allow_failed_imports=False)
     config.custom_hooks = [*HOOKS, dict(type='RankRecorder', priority='LOWEST')]
     config.dump(tmp_path / 'config.py')
-    ranks = torch.cuda.device_count()
+    ranks = 2
     path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
     done = execute('tools/dist_train.sh', tmp_path / 'config.py', ranks, PATH=path, PORT=free_port())
     assert done.returncode == 0, done.stderr[-3000:]

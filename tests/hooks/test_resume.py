@@ -29,12 +29,12 @@ class InterruptHook(Hook):
             raise Interrupt
 
 
-def loop_config(root, loop: str, workers: int, hooks: list):
+def loop_config(root, loop: str, workers: int, hooks: list, persistent: bool = False):
     """Three epochs of two iterations, or six iterations, with colours drawn at random; a checkpoint at each end."""
     config = coco_runner_config(root)
     config.custom_hooks = HOOKS + hooks
     config.train_dataloader.dataset.pipeline.insert(2, dict(type='PhotoMetricDistortion'))
-    config.train_dataloader.update(num_workers=workers, persistent_workers=workers > 0)
+    config.train_dataloader.update(num_workers=workers, persistent_workers=persistent)
     checkpoint = dict(type='AtomicCheckpointHook', interval=1, by_epoch=loop == 'epoch', max_keep_ckpts=2)
     config.default_hooks.checkpoint = checkpoint
     config.train_cfg.max_epochs = 3
@@ -61,15 +61,15 @@ def train_in_two_parts(config, iteration: int) -> dict:
     return final_state(second)
 
 
-@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize(('workers', 'persistent'), [(0, False), (2, False), (2, True)])
 @pytest.mark.parametrize('loop', ['epoch', 'iteration'])
-def test_a_resumed_run_ends_as_one_that_never_stopped(tmp_path, loop, workers):
-    whole = runner(loop_config(tmp_path / 'whole', loop, workers, [REPRODUCIBLE]))
+def test_a_resumed_run_ends_as_one_that_never_stopped(tmp_path, loop, workers, persistent):
+    whole = runner(loop_config(tmp_path / 'whole', loop, workers, [REPRODUCIBLE], persistent))
     whole.train()
     expected = final_state(whole)
     assert any('momentum_buffer' in name for name in expected)
     # Of an epoch that was cut short nothing counts.
-    found = train_in_two_parts(loop_config(tmp_path / 'parts', loop, workers, [REPRODUCIBLE]), 3)
+    found = train_in_two_parts(loop_config(tmp_path / 'parts', loop, workers, [REPRODUCIBLE], persistent), 3)
     assert found.keys() == expected.keys()
     assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
 
@@ -128,6 +128,7 @@ class TestAtomicCheckpointHook:
         with pytest.raises(OSError, match='disk full'):
             backend.put_text('new', path)
         assert path.read_text() == 'old'
+        assert [p.name for p in path.parent.iterdir()] == ['file']
 
     def test_one_that_was_to_be_deleted_is_deleted_on_resume(self, tmp_path, monkeypatch):
         config = loop_config(tmp_path, 'iteration', 0, [])
@@ -183,11 +184,39 @@ class TestAtomicCheckpointHook:
         run.train()
         assert run.iter == 6
 
+    @pytest.mark.parametrize('position', range(1, 46, 4))
+    def test_damage_in_the_archives_directory(self, tmp_path, position):
+        torch.save(dict(a=1), tmp_path / 'iter_1.pth')
+        torch.save(dict(a=1), tmp_path / 'iter_2.pth')
+        path = tmp_path / 'iter_2.pth'
+        content = bytearray(path.read_bytes())
+        content[content.rindex(b'PK\x01\x02') + position] ^= 255
+        path.write_bytes(content)
+        try:
+            torch.load(path, weights_only=True)
+        except Exception:
+            with pytest.raises(RuntimeError, match=rf'{path} .*The previous good one is {tmp_path / "iter_1.pth"}'):
+                atomic.check_checkpoint(str(path), str(tmp_path), 'iter_*.pth')
+
+    def test_an_empty_pointer_and_names_with_a_format(self, tmp_path):
+        config = loop_config(tmp_path, 'iteration', 0, [])
+        config.default_hooks.checkpoint.filename_tmpl = 'step_{:03d}.pth'
+        runner(renamed(config)).train()
+        (tmp_path / 'work' / 'last_checkpoint').write_text('')
+        (tmp_path / 'work' / 'step_001.pth.tmp').write_bytes(b'half')
+        good = tmp_path / 'work' / 'step_006.pth'
+        with pytest.raises(
+            RuntimeError, match=rf'last_checkpoint names no checkpoint.*The previous good one is {good}'
+        ):
+            runner(renamed(config, resume=True)).train()
+        runner(renamed(config, resume=True, load_from=str(good))).train()
+        assert not list((tmp_path / 'work').glob('*.tmp'))
+
     def test_no_good_one(self, tmp_path):
         config = loop_config(tmp_path, 'iteration', 0, [])
         (tmp_path / 'work').mkdir()
         path = tmp_path / 'work' / 'iter_1.pth'
         path.write_bytes(b'PK nothing')
-        with pytest.raises(RuntimeError, match='no other checkpoint beside it; train without --resume'):
+        with pytest.raises(RuntimeError, match='no other checkpoint in .*; train without --resume'):
             runner(renamed(config, resume=True, load_from=str(path))).train()
         shutil.rmtree(tmp_path / 'work')

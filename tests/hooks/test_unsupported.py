@@ -13,9 +13,10 @@ def one_rank(tmp_path):
     dist.destroy_process_group()
 
 
-def test_compile(tmp_path):
+@pytest.mark.parametrize('options', [True, {}, dict(backend='inductor')])
+def test_compile(tmp_path, options):
     config = coco_runner_config(tmp_path)
-    config.compile = True
+    config.compile = options
     with pytest.raises(ValueError, match='remove compile from the config'):
         runner(config).train()
 

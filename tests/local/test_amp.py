@@ -1,12 +1,14 @@
 """Mixed precision at the level of the learning rule: autocast and a gradient scaler on the CPU."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from manpp_mm.local import Branches, deliver, local_step, update_momentum_branches
+from manpp_mm.hooks.momentum_hook import _MomentumUpdate
+from manpp_mm.local import Branches, deliver, local_step
 
 SCALE = 65536.0
 
@@ -93,9 +95,7 @@ def test_an_infinite_gradient_in_one_block_skips_the_step_for_all(broken, fused)
     scaler = torch.amp.GradScaler('cpu', init_scale=SCALE)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=fused)
     pairs = [(model.branches.momentum, model.next)]
-    optimizer.register_step_post_hook(
-        lambda *_: update_momentum_branches(pairs, 0.5, getattr(optimizer, 'found_inf', None))
-    )
+    optimizer.register_step_post_hook(_MomentumUpdate(SimpleNamespace(momentum_pairs=lambda: pairs), 0.5))
     with torch.no_grad():
         model.branches.momentum[0].weight.add_(1.0)  # away from its source, so that an update would move it
     if broken:
