@@ -4,6 +4,7 @@
 #     custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 #     model = dict(backbone=_base_.manpp_backbone)
 #     custom_hooks = _base_.manpp_hooks
+#     default_hooks = _base_.manpp_default_hooks
 #     optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)
 
 _base_ = './local_learning.py'

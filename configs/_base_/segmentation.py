@@ -4,6 +4,7 @@
 #     custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 #     model = dict(backbone=_base_.manpp_backbone, auxiliary_head=None)
 #     custom_hooks = _base_.manpp_hooks
+#     default_hooks = _base_.manpp_default_hooks
 #     optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)
 #
 # `auxiliary_head=None`: upstream's auxiliary FCN head on layer3 gives way to the local losses. On a detached feature it
@@ -11,7 +12,9 @@
 
 _base_ = './local_learning.py'
 
-# Cuts after the second unit of layer2 and the second and last unit of layer3, the local losses at stride 8.
+# Cuts after the second unit of layer2 and the second and last unit of layer3 of a ResNet-50, the local losses at stride
+# 8. Measured with tools/benchmark.py on DeepLabV3 at 2 x 512x1024 (float32, CPU): peak live bytes 0.509 of end-to-end's,
+# time of a forward and backward 1.17.
 manpp_backbone = dict(
     type='LocalResNetV1c',
     cuts=[(1, 1), (2, 1), (2, 5)],
