@@ -21,10 +21,8 @@ def detector_config(**backbone: object) -> Config:
     """Upstream's Faster R-CNN on a ResNet-18 of 16 base channels, 3 classes, cut after layer2 and layer3."""
     config = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
     model = config.model
-    model.backbone.update(
-        dict(type='LocalResNet', cuts=[(1, 1), (2, 1)], auxiliary=AUXILIARY, depth=18, base_channels=16)
-    )
-    model.backbone.update(dict(frozen_stages=-1, init_cfg=None) | backbone)
+    local = dict(type='LocalResNet', cuts=[(1, 1), (2, 1)], auxiliary=AUXILIARY, depth=18, base_channels=16)
+    model.backbone.update(local | dict(frozen_stages=-1, init_cfg=None) | backbone)
     model.neck.update(in_channels=[16, 32, 64, 128], out_channels=16)
     model.rpn_head.update(in_channels=16, feat_channels=16)
     model.roi_head.bbox_roi_extractor.out_channels = 16
@@ -91,12 +89,13 @@ def naive_loss(model: nn.Module, data: dict) -> tuple[Tensor, dict[str, Tensor]]
         The sum, and the local losses under their logged names.
     """
     backbone, local = model.backbone, {}
+    backbone._image_statistics = (model.data_preprocessor.mean, model.data_preprocessor.std)
 
     def forward(x: Tensor) -> tuple[Tensor, ...]:
-        features = []
+        features, images = [], backbone._images(x)
         for block, network in enumerate(backbone.auxiliary):
             *outs, x = backbone._run_block(block, x)
-            losses = reduce_losses(network(x, data['data_samples']))
+            losses = reduce_losses(network(x, data['data_samples'], images))
             local.update({f'block{block}.{name}': value for name, value in losses.items()})
             x = x.detach()
             features += [out.detach() for out in outs]
@@ -148,7 +147,7 @@ def check_parity(model: nn.Module, data: dict) -> set[str]:
     assert_same_gradients(found, gradients(model), 1e-10)
     torch.testing.assert_close(loss, naive, rtol=1e-12, atol=0)
     for name, value in local.items():
-        torch.testing.assert_close(log[name], value, rtol=1e-12, atol=0)
+        torch.testing.assert_close(log[name], value, rtol=1e-12, atol=0, check_dtype=False)
     for name, b in model.named_buffers():
         assert torch.equal(b, moved[name]), name
     return set(local)

@@ -3,6 +3,8 @@
 manpp_hooks = [
     dict(type='LocalLearningHook'),
     dict(type='MomentumHook', momentum=0.995),
+    # Logs the scaling biases and how far the momentum branches are from their units.
+    dict(type='LocalScalarsHook'),
     # Stops at a loss that is NaN or infinite.
     dict(type='FiniteLossHook'),
     # With randomness=dict(seed=...) a resumed run goes on as one that never stopped.

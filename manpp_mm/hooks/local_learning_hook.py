@@ -62,7 +62,7 @@ class LocalLearningHook(Hook):
         """
         model = unwrapped(runner.model)
         backbone = find_local_backbone(model)
-        if len(backbone.auxiliary) and not any(isinstance(hook, MomentumHook) for hook in runner.hooks):
+        if backbone.momentum_pairs() and not any(isinstance(hook, MomentumHook) for hook in runner.hooks):
             raise ValueError(
                 "the auxiliary networks have momentum branches that nothing updates: add dict(type='MomentumHook') to "
                 'custom_hooks (a custom_hooks list of your own replaces an inherited one)'
@@ -117,13 +117,15 @@ def check_num_classes(backbone: LocalBackbone, dataset: Any) -> None:
     """
     classes = getattr(dataset, 'metainfo', {}).get('classes')
     for block, network in enumerate(backbone.auxiliary):
-        number = getattr(network.head, 'num_classes', None)
-        if classes is not None and number is not None and number != len(classes):
-            raise ValueError(
-                f'model.backbone.auxiliary.head.num_classes={number} (block {block}), but the training data set has '
-                f'{len(classes)} classes: {", ".join(map(str, classes[:5]))}{", ..." if len(classes) > 5 else ""}. '
-                "Set it beside the model's own num_classes."
-            )
+        for head in network.heads:
+            number = getattr(head, 'num_classes', None)
+            if classes is not None and number is not None and number != len(classes):
+                raise ValueError(
+                    f'model.backbone.auxiliary.head.num_classes={number} (block {block}), but the training data set '
+                    f'has {len(classes)} classes: {", ".join(map(str, classes[:5]))}'
+                    f'{", ..." if len(classes) > 5 else ""}. '
+                    "Set it beside the model's own num_classes."
+                )
 
 
 class _LocalForward:
@@ -139,7 +141,9 @@ class _LocalForward:
         scale = 1.0
         if self.loss_scaler is not None and self.loss_scaler.is_enabled():
             scale = self.loss_scaler.scale(torch.ones((), device=next(model.parameters()).device))
-        self.backbone.begin_local_step(targets, scale)
+        preprocessor = model.data_preprocessor
+        statistics = (preprocessor.mean, preprocessor.std) if hasattr(preprocessor, 'mean') else None
+        self.backbone.begin_local_step(targets, scale, statistics)
 
     def end(self, model: nn.Module, args: tuple, output: Any) -> 'dict | None':
         ran = self.backbone.local_step_ran

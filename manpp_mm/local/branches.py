@@ -1,53 +1,91 @@
-"""The branches of a MAN++ auxiliary network and the update of its momentum branch."""
+"""The branches of an auxiliary network and the update of its momentum branch."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, nn
 
 from .checkpoint import checkpointed
 
+BRANCHES = ('learnable', 'momentum')
+
 
 class Branches(nn.Module):
-    """Learnable branch, momentum branch and scaling bias: ``y = s * B(x) + (2 - s) * M(x)``.
+    """Learnable branch B, momentum branch M and scaling bias s of a local block's output x.
 
     B and M are copies of the first unit of the next local block. B is trained by the local loss. M has no gradient of
     its own (gradient flows through it into ``x``) and follows that unit by :func:`update_momentum_branches`. The
     scaling bias s is one learnable scalar that starts at 1; it is stored as ``delta = s - 1``, so that weight decay
-    pulls s towards 1 and not towards 0. Source: MAN++, arXiv 2507.16279; with s = 1 it is MAN, arXiv 2407.05623.
+    pulls s towards 1 and not towards 0.
+
+    | branches | scaling | y | method |
+    |---|---|---|---|
+    | both | None or ``'learnable'`` | ``s * B(x) + (2 - s) * M(x)`` | MAN++, arXiv 2507.16279 |
+    | both | a number | the same with s fixed; 1: ``B(x) + M(x)`` | 1: MAN, arXiv 2407.05623 |
+    | one | None | ``B(x)`` or ``M(x)`` | |
+    | none | None | ``x`` | DGL, ICML 2019 |
 
     Args:
         unit: The first unit of the next local block. It is copied, not kept; call :meth:`sync` once its weights are
             initialised or loaded.
+        branches: Which of ``'learnable'`` and ``'momentum'`` there are.
+        scaling: With both branches ``'learnable'`` (as None) or a fixed s in [0, 2].
         with_cp: Whether to checkpoint each branch.
 
+    Raises:
+        ValueError: Other branches, or a scaling that does not fit them.
+
     Shape:
-        ``x`` (N, C, H, W), as the unit takes it; ``y`` as the unit returns it.
+        ``x`` (N, C, H, W), as the unit takes it; ``y`` as the unit returns it, or ``x`` without branches.
     """
 
-    def __init__(self, unit: nn.Module, with_cp: bool = False) -> None:
+    def __init__(
+        self,
+        unit: nn.Module,
+        branches: Collection[str] = BRANCHES,
+        scaling: 'str | float | None' = None,
+        with_cp: bool = False,
+    ) -> None:
         super().__init__()
+        if isinstance(branches, str) or sorted(branches) not in ([], ['learnable'], ['momentum'], sorted(BRANCHES)):
+            raise ValueError(f'branches={branches!r} must be a list of {BRANCHES}, of one of them, or empty')
+        if scaling is not None and len(branches) < 2:
+            raise ValueError(
+                f'scaling={scaling!r} weighs two branches against each other: remove it or add the other '
+                f'to branches={list(branches)!r}'
+            )
+        if len(branches) == 2 and scaling is None:
+            scaling = 'learnable'
+        if scaling not in (None, 'learnable') and not (isinstance(scaling, (int, float)) and 0 <= scaling <= 2):
+            raise ValueError(f"scaling={scaling!r} must be 'learnable' or a number in [0, 2]")
         self.with_cp = with_cp
-        self.learnable = copy.deepcopy(unit)
-        self.momentum = copy.deepcopy(unit).requires_grad_(False)
-        self.delta = nn.Parameter(torch.zeros(()))
+        self.learnable = copy.deepcopy(unit) if 'learnable' in branches else None
+        self.momentum = copy.deepcopy(unit).requires_grad_(False) if 'momentum' in branches else None
+        self.delta = nn.Parameter(torch.zeros(())) if scaling == 'learnable' else None
+        self._fixed = scaling
 
     @property
-    def scaling(self) -> Tensor:
-        """The scaling bias s."""
-        return 1 + self.delta
+    def scaling(self) -> 'Tensor | float | None':
+        """The scaling bias s, None with fewer than two branches."""
+        return self._fixed if self.delta is None else 1 + self.delta
 
     def forward(self, x: Tensor) -> Tensor:
-        s = self.scaling
-        if self.with_cp:
-            return s * checkpointed(self.learnable, x) + (2 - s) * checkpointed(self.momentum, x)
-        return s * self.learnable(x) + (2 - s) * self.momentum(x)
+        outputs = [
+            checkpointed(branch, x) if self.with_cp else branch(x)
+            for branch in (self.learnable, self.momentum)
+            if branch is not None
+        ]
+        if len(outputs) == 2:
+            s = self.scaling
+            return s * outputs[0] + (2 - s) * outputs[1]
+        return outputs[0] if outputs else x
 
     def sync(self, unit: nn.Module) -> None:
-        """Copy the unit's parameters and buffers into both branches."""
-        self.learnable.load_state_dict(unit.state_dict())
-        self.momentum.load_state_dict(unit.state_dict())
+        """Copy the unit's parameters and buffers into the branches."""
+        for branch in (self.learnable, self.momentum):
+            if branch is not None:
+                branch.load_state_dict(unit.state_dict())
 
 
 @torch.no_grad()

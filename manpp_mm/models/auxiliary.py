@@ -1,69 +1,113 @@
 """Auxiliary networks: what turns a local block's output into a local loss."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmcv.cnn import ConvModule
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, ModuleList
 from mmengine.registry import Registry
 from torch import Tensor, nn
 
-from ..local import Branches
+from ..local.branches import BRANCHES, Branches
+from .reconstruction import ReconstructionHead
 
 
 class AuxiliaryNetwork(BaseModule):
-    """Branches, projection and head: ``losses = head(projection(s * B(x) + (2 - s) * M(x)))``.
+    """Branches, projection and heads: ``losses = head(projection(s * B(x) + (2 - s) * M(x)))``.
 
-    One class for each task derives the head's arguments from the cut and calls its loss. Source of the structure:
-    MAN++, arXiv 2507.16279.
+    One class for each task derives the heads' arguments from the cut and calls their loss. The branches make the method
+    (see :class:`manpp_mm.local.Branches`): both with a learned scaling are MAN++ (arXiv 2507.16279), with ``scaling=1``
+    MAN (arXiv 2407.05623), none is DGL (ICML 2019); ``reconstruction`` adds InfoPro's term (ICLR 2021).
 
     Args:
         unit: The first unit of the next local block, which the branches copy.
-        in_channels: Channels of that unit's output.
-        stride: Stride of that unit's output in pixels.
+        block_geometry: Channels and stride in pixels of the block's output, what the heads see without branches.
+        unit_geometry: The same of that unit's output.
         norm_cfg: The backbone's norm config, the default of a segmentor's auxiliary heads.
-        head: Config of the head, any registered module of the task's package with the task's ``loss``. Channels,
-            strides and anchors follow from the cut; give the rest (``num_classes``).
+        head: Config of the head, any registered module of the task's package with the task's ``loss``, or a list of
+            them, each with a ``weight`` of its own (1 where it has none). Channels, strides and anchors follow from the
+            cut; give the rest (``num_classes``).
+        branches, scaling: See :class:`manpp_mm.local.Branches`.
         projection: None, or arguments of mmcv's ``ConvModule`` between branches and head: ``out_channels``, and, for a
             lighter head, ``stride``. A 1x1 convolution without norm and activation unless they are given.
+        neck: None, or the config of a registered neck on one level instead of the projection: ``FPN`` with
+            ``num_outs=3`` gives the heads levels of one, two and four times the stride. ``in_channels`` follows.
+        reconstruction: None, or arguments of :class:`ReconstructionHead`.
+        loss_weight: Factor of all losses of this block.
         with_cp: Whether to checkpoint each branch.
 
     Raises:
-        ValueError: The head is unknown, has no ``loss`` or lacks an argument; the message names the config key.
+        ValueError: A head is unknown, has no ``loss`` or lacks an argument, or keys exclude each other; the message
+            names the config key.
     """
 
     registry: Registry
-    """Where heads come from."""
+    """Where heads and necks come from."""
 
     def __init__(
         self,
         unit: nn.Module,
-        in_channels: int,
-        stride: int,
+        block_geometry: tuple[int, int],
+        unit_geometry: tuple[int, int],
         norm_cfg: Mapping | None,
-        head: Mapping | None = None,
+        head: 'Mapping | Sequence[Mapping] | None' = None,
+        branches: Sequence[str] = BRANCHES,
+        scaling: 'str | float | None' = None,
         projection: Mapping | None = None,
+        neck: Mapping | None = None,
+        reconstruction: Mapping | None = None,
+        loss_weight: float = 1.0,
         with_cp: bool = False,
     ) -> None:
         super().__init__()
-        self.branches = Branches(unit, with_cp=with_cp)
+        if not isinstance(loss_weight, (int, float)) or loss_weight <= 0:
+            raise ValueError(f'auxiliary.loss_weight={loss_weight!r} must be a positive number')
+        self.loss_weight = loss_weight
+        try:
+            self.branches = Branches(unit, branches, scaling, with_cp=with_cp)
+        except ValueError as error:
+            raise ValueError(f'auxiliary.{error}') from None
+        in_channels, stride = unit_geometry if branches else block_geometry
+        strides = [stride]
         self.projection = nn.Identity()
+        self.neck = None
+        if projection is not None and neck is not None:
+            raise ValueError('auxiliary takes projection or neck, not both')
         if projection is not None:
-            projection = _unscoped(dict(kernel_size=1, act_cfg=None) | dict(projection))
-            if 'out_channels' not in projection:
-                raise ValueError('auxiliary.projection needs out_channels, the number of channels that the head sees')
-            projection['padding'] = projection.get('padding', projection['kernel_size'] // 2)
-            if not isinstance(projection.get('stride', 1), int):
-                raise ValueError(f'auxiliary.projection.stride={projection["stride"]!r} must be one integer')
-            stride *= projection.get('stride', 1)
-            self.projection = ConvModule(in_channels, **projection)
-            in_channels = projection['out_channels']
-        if head is None or 'type' not in head:
+            self.projection, in_channels, stride = _build_projection(projection, in_channels, stride)
+            strides = [stride]
+        if neck is not None:
+            self.neck, in_channels, levels = self._build_neck(dict(neck), in_channels)
+            strides = [stride * 2**level for level in range(levels)]
+        heads = [head] if isinstance(head, Mapping) else list(head or [])
+        if not heads or any('type' not in entry for entry in heads):
             raise ValueError('auxiliary needs head=dict(type=...), the head that computes the local loss')
-        self.head = self._build_head(dict(head), in_channels, stride, norm_cfg)
+        self.weights = [entry.get('weight', 1.0) for entry in heads]
+        self.heads = ModuleList(
+            self._build_head({k: v for k, v in entry.items() if k != 'weight'}, in_channels, strides, norm_cfg)
+            for entry in heads
+        )
+        self.reconstruction = None
+        if reconstruction is not None:
+            self.reconstruction = ReconstructionHead(block_geometry[0], **reconstruction)
 
-    def _build_head(self, config: dict[str, Any], in_channels: int, stride: int, norm_cfg: Mapping | None) -> nn.Module:
+    def _build_neck(self, config: dict[str, Any], in_channels: int) -> tuple[nn.Module, int, int]:
+        name = config.get('type')
+        neck_type = self.registry.get(name) if isinstance(name, str) else name
+        if not inspect.isclass(neck_type):
+            raise ValueError(f'auxiliary.neck.type={name!r} is not registered in {self.registry.scope}')
+        for key in ('out_channels', 'num_outs'):
+            if not isinstance(config.get(key), int):
+                raise ValueError(f'auxiliary.neck needs {key}, one integer')
+        if 'in_channels' in config:
+            raise ValueError(f'remove auxiliary.neck.in_channels: it follows from the cut ({in_channels} here)')
+        built = self.registry.build(_unscoped(config) | dict(in_channels=[in_channels], _scope_=self.registry.scope))
+        return built, config['out_channels'], config['num_outs']
+
+    def _build_head(
+        self, config: dict[str, Any], in_channels: int, strides: list[int], norm_cfg: Mapping | None
+    ) -> nn.Module:
         name = config.get('type')
         head_type = self.registry.get(name) if isinstance(name, str) else name
         if not inspect.isclass(head_type):
@@ -76,38 +120,67 @@ class AuxiliaryNetwork(BaseModule):
         if 'in_channels' in config:
             raise ValueError(f'remove auxiliary.head.in_channels: it follows from the cut ({in_channels} here)')
         config['in_channels'] = in_channels
-        self.complete_head(config, head_type, stride, norm_cfg)
+        self.complete_head(config, head_type, strides, norm_cfg)
         # Under another default scope the head would not find its own coders and losses.
         return self.registry.build(_unscoped(config) | {'_scope_': self.registry.scope})
 
-    def complete_head(self, config: dict[str, Any], head_type: type, stride: int, norm_cfg: Mapping | None) -> None:
+    def complete_head(
+        self, config: dict[str, Any], head_type: type, strides: list[int], norm_cfg: Mapping | None
+    ) -> None:
         """Fill in what follows from the cut.
 
         Args:
             config: The head's config with ``in_channels``, changed in place.
             head_type: Its class.
-            stride: Stride of the head's input in pixels.
+            strides: Stride in pixels of each level that the head sees.
             norm_cfg: The backbone's norm config.
         """
         raise TypeError(f'{type(self).__name__} must define complete_head()')
 
-    def head_loss(self, y: Tensor, targets: Any) -> Mapping[str, Any]:
-        """Return the head's loss dict on its input ``y`` (N, C, H, W)."""
+    def head_loss(self, head: nn.Module, levels: Sequence[Tensor], targets: Any) -> Mapping[str, Any]:
+        """Return a head's loss dict on its input levels (N, C, H, W)."""
         raise TypeError(f'{type(self).__name__} must define head_loss()')
 
-    def forward(self, x: Tensor, targets: Any) -> Mapping[str, Any]:
+    def forward(self, x: Tensor, targets: Any, images: Tensor | None = None) -> dict[str, Any]:
         """Return the local loss dict of a block's output.
 
         Args:
             x: (N, C, H, W).
-            targets: What the head's ``loss`` takes beside the features.
+            targets: What the heads' ``loss`` takes beside the features.
+            images: The batch (N, 3, H, W) in [0, 1], for the reconstruction.
         """
-        return self.head_loss(self.projection(self.branches(x)), targets)
+        y = self.projection(self.branches(x))
+        levels = (y,) if self.neck is None else self.neck((y,))
+        losses: dict[str, Any] = {}
+        for index, (head, weight) in enumerate(zip(self.heads, self.weights, strict=True)):
+            prefix = f'head{index}.' if len(self.heads) > 1 else ''
+            found = self.head_loss(head, levels, targets)
+            losses |= {prefix + name: _weighted(name, value, weight) for name, value in found.items()}
+        if self.reconstruction is not None:
+            losses['loss_reconstruction'] = self.reconstruction(x, images)
+        return {name: _weighted(name, value, self.loss_weight) for name, value in losses.items()}
 
-    def train_head(self, mode: bool) -> None:
-        """Set the mode of projection and head alone; a backbone's ``norm_eval`` is not meant for them."""
-        self.projection.train(mode)
-        self.head.train(mode)
+    def train_heads(self, mode: bool) -> None:
+        """Set the mode of all but the branches; a backbone's ``norm_eval`` is not meant for them."""
+        for module in (self.projection, self.neck, self.heads, self.reconstruction):
+            if module is not None:
+                module.train(mode)
+
+
+def _weighted(name: str, value: Any, weight: float) -> Any:
+    if weight == 1 or 'loss' not in name:
+        return value
+    return [item * weight for item in value] if isinstance(value, Sequence) else value * weight
+
+
+def _build_projection(config: Mapping, in_channels: int, stride: int) -> tuple[nn.Module, int, int]:
+    config = _unscoped(dict(kernel_size=1, act_cfg=None) | dict(config))
+    if 'out_channels' not in config:
+        raise ValueError('auxiliary.projection needs out_channels, the number of channels that the head sees')
+    config['padding'] = config.get('padding', config['kernel_size'] // 2)
+    if not isinstance(config.get('stride', 1), int):
+        raise ValueError(f'auxiliary.projection.stride={config["stride"]!r} must be one integer')
+    return ConvModule(in_channels, **config), config['out_channels'], stride * config.get('stride', 1)
 
 
 def _unscoped(config: Mapping) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Local backbones and auxiliary networks of MMDetection."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmdet.models import ATSSHead, FCOSHead, GFLHead, ResNet, RetinaHead
+from mmdet.models import ATSSHead, FCOSHead, GFLHead, ResNet, ResNetV1d, ResNeXt, RetinaHead
 from mmdet.models.dense_heads.fcos_head import INF
 from mmdet.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from .auxiliary import AuxiliaryNetwork, constructor_parameters
 from .local_backbone import LocalResNetMixin
@@ -31,7 +32,7 @@ _ATSS = dict(assigner=dict(type='ATSSAssigner', topk=9), allowed_border=-1, pos_
 
 
 class DetectionAuxiliary(AuxiliaryNetwork):
-    """Auxiliary network that ends in a dense head of MMDetection, on one level.
+    """Auxiliary network that ends in dense heads of MMDetection, on one level or on a neck's.
 
     ``in_channels``, ``strides``, the anchors' strides, FCOS's ``regress_ranges`` and the ``train_cfg`` of RetinaNet,
     ATSS and GFL heads are derived; a head of another kind needs its own ``train_cfg``. A head's norm layers are its
@@ -40,24 +41,26 @@ class DetectionAuxiliary(AuxiliaryNetwork):
 
     registry = MODELS
 
-    def complete_head(self, config: dict[str, Any], head_type: type, stride: int, norm_cfg: Mapping | None) -> None:
+    def complete_head(
+        self, config: dict[str, Any], head_type: type, strides: list[int], norm_cfg: Mapping | None
+    ) -> None:
         names = constructor_parameters(head_type)
         if 'num_classes' in names and 'num_classes' not in config:
             raise ValueError("auxiliary.head needs num_classes, the number of the data set's classes")
         for key in ('strides', 'regress_ranges'):
             if key in config:
-                raise ValueError(f'remove auxiliary.head.{key}: it follows from the cut (stride {stride})')
+                raise ValueError(f'remove auxiliary.head.{key}: it follows from the cut (strides {strides})')
         if 'anchor_generator' in names:
             anchors = dict(config.get('anchor_generator', _ANCHORS))
             if head_type in (ATSSHead, GFLHead) and 'anchor_generator' not in config:
                 anchors |= dict(octave_base_scale=8, scales_per_octave=1, ratios=[1.0])
             if 'strides' in anchors:
-                raise ValueError(f'remove auxiliary.head.anchor_generator.strides: it follows from the cut ({stride})')
-            config['anchor_generator'] = anchors | dict(strides=[stride])
+                raise ValueError(f'remove auxiliary.head.anchor_generator.strides: it follows from the cut ({strides})')
+            config['anchor_generator'] = anchors | dict(strides=strides)
         elif 'strides' in names:
-            config['strides'] = [stride]
+            config['strides'] = strides
         if 'regress_ranges' in names:
-            config['regress_ranges'] = ((-1, INF),)
+            config['regress_ranges'] = _regress_ranges(strides)
         if 'train_cfg' not in config:
             self._derive_train_cfg(config, head_type)
 
@@ -74,8 +77,14 @@ class DetectionAuxiliary(AuxiliaryNetwork):
                 'comes from has under model.train_cfg; None for a head without one'
             )
 
-    def head_loss(self, y: Tensor, targets: Sequence) -> Mapping[str, Any]:
-        return self.head.loss((y,), targets)
+    def head_loss(self, head: nn.Module, levels: Sequence[Tensor], targets: Sequence) -> Mapping[str, Any]:
+        return head.loss(tuple(levels), targets)
+
+
+def _regress_ranges(strides: list[int]) -> tuple[tuple[float, float], ...]:
+    """What lengths in pixels each level regresses: upstream's 8 times the stride between levels, open at both ends."""
+    bounds = [-1, *(8 * stride for stride in strides[:-1]), INF]
+    return tuple(itertools.pairwise(bounds))
 
 
 @MODELS.register_module()
@@ -90,5 +99,19 @@ class LocalResNet(LocalResNetMixin, ResNet):
         >>> [tuple(f.shape) for f in backbone.eval()(torch.rand(1, 3, 64, 64))]
         [(1, 64, 16, 16), (1, 128, 8, 8), (1, 256, 4, 4), (1, 512, 2, 2)]
     """
+
+    auxiliary_type = DetectionAuxiliary
+
+
+@MODELS.register_module()
+class LocalResNetV1d(LocalResNetMixin, ResNetV1d):
+    """MMDetection's ``ResNetV1d`` (deep stem, average pooling downsample), trained block by block."""
+
+    auxiliary_type = DetectionAuxiliary
+
+
+@MODELS.register_module()
+class LocalResNeXt(LocalResNetMixin, ResNeXt):
+    """MMDetection's ``ResNeXt`` (grouped convolutions), trained block by block."""
 
     auxiliary_type = DetectionAuxiliary

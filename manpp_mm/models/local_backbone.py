@@ -103,12 +103,11 @@ class LocalBackbone:
         networks = []
         for block, entry in enumerate(configs):
             stage, unit = self.block_units[block + 1][0]
-            channels, stride = self.stage_geometry(stage)
             networks.append(
                 self.auxiliary_type(
                     self.stages()[stage][unit],
-                    in_channels=channels,
-                    stride=stride,
+                    block_geometry=self.stage_geometry(self.block_units[block][-1][0]),
+                    unit_geometry=self.stage_geometry(stage),
                     norm_cfg=self.norm_cfg,
                     with_cp=self.with_cp,
                     **entry,
@@ -117,10 +116,10 @@ class LocalBackbone:
         return networks
 
     def train(self, mode: bool = True) -> 'LocalBackbone':
-        """Set the mode. ``norm_eval`` holds for trunk and branches; projections and heads keep training mode."""
+        """Set the mode. ``norm_eval`` holds for trunk and branches; what follows them keeps training mode."""
         super().train(mode)
         for network in self.auxiliary:
-            network.train_head(mode)
+            network.train_heads(mode)
         return self
 
     # Weights.
@@ -132,8 +131,9 @@ class LocalBackbone:
         return [stages[s][u] for (s, u), *_ in self.block_units[1:]]
 
     def momentum_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """(momentum branch, the unit that it follows) of each auxiliary network."""
-        return [(a.branches.momentum, unit) for a, unit in zip(self.auxiliary, self.next_units, strict=True)]
+        """(momentum branch, the unit that it follows) of each auxiliary network that has one."""
+        pairs = [(a.branches.momentum, unit) for a, unit in zip(self.auxiliary, self.next_units, strict=True)]
+        return [(branch, unit) for branch, unit in pairs if branch is not None]
 
     def sync_auxiliary(self) -> bool:
         """Copy the trunk's units into the branches, once, unless a checkpoint brought the branches' own weights.
@@ -176,18 +176,24 @@ class LocalBackbone:
         """Drop what the current forward, or one that never ended, keeps: targets, losses and gradients."""
         self._targets: Any = None
         self._scale: float | Tensor = 1.0
+        self._image_statistics: tuple[Tensor, Tensor] | None = None
         self._losses: dict[str, Tensor] = {}
         self._gradients: list[LocalGradients] = []
         self.local_step_ran = False
 
-    def begin_local_step(self, targets: Any, scale: 'float | Tensor' = 1.0) -> None:
+    def begin_local_step(
+        self, targets: Any, scale: 'float | Tensor' = 1.0, image_statistics: 'tuple[Tensor, Tensor] | None' = None
+    ) -> None:
         """Open one training forward; what a forward that never ended left behind is dropped.
 
         Args:
             targets: The batch's targets as the auxiliary heads' ``loss`` takes them (a list of data samples).
             scale: The loss scaler's factor, 1 without one.
+            image_statistics: Mean and standard deviation (3, 1, 1) by which images of 0 to 255 were normalised, for a
+                reconstruction.
         """
         self.drop_step()
+        self._image_statistics = image_statistics
         self._targets = targets
         self._scale = scale
 
@@ -235,10 +241,11 @@ class LocalBackbone:
                 )
             self.local_step_ran = True
         features: list[Tensor] = []
+        images = self._images(x)
         for block, network in enumerate(self.auxiliary):
             step = local_step(
                 lambda inputs, block=block: self._run_block(block, inputs),
-                lambda output, network=network: network(output, self._targets),
+                lambda output, network=network: network(output, self._targets, images),
                 x,
                 self._block_parameters(block),
                 self._scale,
@@ -249,6 +256,18 @@ class LocalBackbone:
             self._gradients.append(step.gradients)
         *outs, _ = self._run_block(len(self.auxiliary), x)
         return tuple(features + outs)
+
+    def _images(self, x: Tensor) -> Tensor | None:
+        """The images in [0, 1], if an auxiliary network reconstructs them."""
+        if all(network.reconstruction is None for network in self.auxiliary):
+            return None
+        if self._image_statistics is None:
+            raise RuntimeError(
+                'auxiliary.reconstruction needs the images as they were before normalisation: '
+                'model.data_preprocessor has no mean and std'
+            )
+        mean, std = self._image_statistics
+        return ((x * std + mean) / 255).clamp(0, 1)
 
     def _run_block(self, block: int, x: Tensor) -> tuple[Tensor, ...]:
         """Run one block; returns the feature maps at ``out_indices`` inside it and then its output."""

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.structures import PixelData
-from mmseg.models import ResNet, ResNetV1c, ResNetV1d
+from mmseg.models import ResNet, ResNetV1c, ResNetV1d, ResNeXt
 from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from .auxiliary import AuxiliaryNetwork, constructor_parameters
 from .local_backbone import LocalResNetMixin
@@ -36,7 +36,9 @@ class SegmentationAuxiliary(AuxiliaryNetwork):
         super().__init__(*args, **kwargs)
         self.loss_resolution = loss_resolution
 
-    def complete_head(self, config: dict[str, Any], head_type: type, stride: int, norm_cfg: Mapping | None) -> None:
+    def complete_head(
+        self, config: dict[str, Any], head_type: type, strides: list[int], norm_cfg: Mapping | None
+    ) -> None:
         if 'num_classes' not in config:
             raise ValueError("auxiliary.head needs num_classes, the number of the data set's classes")
         if 'in_index' in config:
@@ -45,10 +47,10 @@ class SegmentationAuxiliary(AuxiliaryNetwork):
         if 'norm_cfg' in constructor_parameters(head_type):
             config.setdefault('norm_cfg', norm_cfg)
 
-    def head_loss(self, y: Tensor, targets: Sequence) -> Mapping[str, Any]:
+    def head_loss(self, head: nn.Module, levels: Sequence[Tensor], targets: Sequence) -> Mapping[str, Any]:
         if self.loss_resolution == 'feature':
-            targets = [_reduced(sample, y.shape[-2:]) for sample in targets]
-        return self.head.loss([y], targets, {})
+            targets = [_reduced(sample, levels[0].shape[-2:]) for sample in targets]
+        return head.loss(list(levels), targets, {})
 
 
 def _reduced(sample: SegDataSample, size: tuple[int, int]) -> SegDataSample:
@@ -75,5 +77,12 @@ class LocalResNetV1c(LocalResNetMixin, ResNetV1c):
 @MODELS.register_module()
 class LocalResNetV1d(LocalResNetMixin, ResNetV1d):
     """MMSegmentation's ``ResNetV1d`` (deep stem, average pooling downsample), trained block by block."""
+
+    auxiliary_type = SegmentationAuxiliary
+
+
+@MODELS.register_module()
+class LocalResNeXt(LocalResNetMixin, ResNeXt):
+    """MMSegmentation's ``ResNeXt`` (grouped convolutions), trained block by block."""
 
     auxiliary_type = SegmentationAuxiliary

@@ -14,7 +14,7 @@ class Break(Hook):
 
     def before_train(self, runner):
         model = runner.model
-        head = model.roi_head if self.block is None else model.backbone.auxiliary[self.block].head
+        head = model.roi_head if self.block is None else model.backbone.auxiliary[self.block].heads[0]
         self.loss = head.loss
 
         def loss(*args, **kwargs):

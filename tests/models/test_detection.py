@@ -83,7 +83,7 @@ def test_a_checkpoint_of_other_classes_keeps_its_branches():
     load_state_dict(second, first.state_dict())  # as the Runner loads; reports the sizes that differ
     source, target = (m.backbone.auxiliary[0] for m in (first, second))
     assert torch.equal(source.branches.momentum.conv1.weight, target.branches.momentum.conv1.weight)
-    assert torch.equal(source.head.conv_reg.weight, target.head.conv_reg.weight)
+    assert torch.equal(source.heads[0].conv_reg.weight, target.heads[0].conv_reg.weight)
     assert not second.backbone.sync_auxiliary()
 
 
@@ -94,9 +94,9 @@ def test_geometry_follows_from_the_cut():
         auxiliary=dict(projection=dict(out_channels=32, kernel_size=3, stride=2), head=FCOS),
     )
     assert [a.projection.in_channels for a in backbone.auxiliary] == [256, 512, 1024]
-    assert [a.head.strides for a in backbone.auxiliary] == [[8], [16], [32]]
+    assert [a.heads[0].strides for a in backbone.auxiliary] == [[8], [16], [32]]
     network = LocalResNet(depth=18, cuts=[(1, 1)], auxiliary=dict(head=dict(type='RetinaHead', num_classes=3)))
-    head = network.auxiliary[0].head
+    head = network.auxiliary[0].heads[0]
     assert head.in_channels == 256
     assert head.prior_generator.strides == [(16, 16)]
 
@@ -121,7 +121,7 @@ def test_positives_of_a_large_object_overlap_it():
     from mmengine.structures import InstanceData
 
     backbone = LocalResNet(depth=18, cuts=[(1, 1)], auxiliary=dict(head=dict(type='RetinaHead', num_classes=3)))
-    head = backbone.auxiliary[0].head
+    head = backbone.auxiliary[0].heads[0]
     priors = head.prior_generator.grid_priors([(32, 32)], device='cpu')[0]
     truth = InstanceData(bboxes=torch.tensor([[20.0, 30.0, 490.0, 480.0]]), labels=torch.tensor([0]))
     assigned = head.assigner.assign(InstanceData(priors=priors), truth)
@@ -138,7 +138,7 @@ def test_pretrained_trunk_leaves_the_heads_initialised(tmp_path):
         init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'trunk.pth')),
     )
     backbone.init_weights()
-    bias = backbone.auxiliary[0].head.conv_cls.bias
+    bias = backbone.auxiliary[0].heads[0].conv_cls.bias
     torch.testing.assert_close(torch.sigmoid(bias), torch.full_like(bias, 0.01))  # the focal prior
     assert torch.equal(backbone.conv1.weight, torch.load(tmp_path / 'trunk.pth')['conv1.weight'])
 
@@ -149,10 +149,10 @@ def test_norm_eval_spares_projection_and_head():
     backbone = LocalResNet(depth=18, norm_eval=True, cuts=[(1, 1)], auxiliary=auxiliary).train()
     network = backbone.auxiliary[0]
     assert network.projection.bn.training
-    assert network.head.cls_convs[0].bn.training
+    assert network.heads[0].cls_convs[0].bn.training
     assert not network.branches.learnable.bn1.training
     assert not network.branches.momentum.bn1.training
-    assert not backbone.eval().auxiliary[0].head.training
+    assert not backbone.eval().auxiliary[0].heads[0].training
 
 
 class TestBadInput:

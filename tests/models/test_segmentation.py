@@ -88,7 +88,7 @@ def test_loss_at_feature_resolution():
     torch.manual_seed(0)
     x = torch.rand(2, 32, 8, 8)
     network.eval()
-    logits = network.head.forward([network.projection(network.branches(x))])
+    logits = network.heads[0].forward([network.projection(network.branches(x))])
     expected = torch.nn.functional.cross_entropy(logits, labels[:, 0, ::8, ::8])
     torch.testing.assert_close(network(x, data['data_samples'])['loss_ce'], expected)
     assert torch.isfinite(found['loss_ce'])
@@ -100,8 +100,8 @@ def test_loss_at_feature_resolution():
 def test_norm_of_the_head_is_the_backbones():
     norm = dict(type='BN', eps=1e-3)
     backbone = LocalResNetV1c(depth=18, norm_cfg=norm, cuts=[(1, 1)], auxiliary=dict(head=HEAD))
-    assert backbone.auxiliary[0].head.convs[0].norm.eps == 1e-3
-    assert backbone.auxiliary[0].head.in_channels == 256
+    assert backbone.auxiliary[0].heads[0].convs[0].norm.eps == 1e-3
+    assert backbone.auxiliary[0].heads[0].in_channels == 256
 
 
 def test_stride_of_a_dilated_backbone():

@@ -1,0 +1,9 @@
+# Faster R-CNN R101-FPN on COCO. layer3 holds 23 of the 33 units, so one more cut lies inside it.
+_base_ = './faster_rcnn_r50_manpp_coco.py'
+model = dict(
+    backbone=dict(
+        depth=101,
+        cuts=[(1, 3), (2, 11), (2, 22)],
+        init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101'),
+    )
+)

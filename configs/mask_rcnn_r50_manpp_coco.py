@@ -1,0 +1,19 @@
+# Mask R-CNN R50-FPN on COCO, 12 epochs, the backbone trained block by block as in faster_rcnn_r50_manpp_coco.py.
+_base_ = [
+    'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',
+    './_base_/detection.py',
+    './_base_/coco_data.py',
+]
+custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
+model = dict(backbone=_base_.manpp_backbone)
+custom_hooks = _base_.manpp_hooks
+default_hooks = _base_.manpp_default_hooks
+randomness = dict(seed=0)
+# Upstream's FCOS configs clip so; the local losses are FCOS's.
+optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2), paramwise_cfg=_base_.manpp_paramwise)
+
+train_dataloader = dict(dataset=dict(data_root=_base_.coco_root))
+val_dataloader = dict(dataset=dict(data_root=_base_.coco_root))
+test_dataloader = dict(dataset=dict(data_root=_base_.coco_root))
+val_evaluator = dict(ann_file=_base_.coco_root + 'annotations/instances_val2017.json')
+test_evaluator = dict(ann_file=_base_.coco_root + 'annotations/instances_val2017.json')

@@ -1,0 +1,45 @@
+"""The hook that logs what moves in the auxiliary networks."""
+
+import torch
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from ..models.local_backbone import find_local_backbone, unwrapped
+
+
+@HOOKS.register_module()
+class LocalScalarsHook(Hook):
+    """Logs the scaling biases and how far the momentum branches are from the units they follow.
+
+    ``block0.scaling`` is s of block 0; ``block0.momentum_distance`` the norm of the difference of all parameters of
+    branch and unit, divided by the unit's norm. They go through the Runner's message hub, where its log, TensorBoard
+    and
+    ``vis_data/scalars.json`` find them. Computed when the logger writes, so that other iterations do not wait for the
+    device. The block losses are logged anyway.
+    """
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: 'dict | None' = None, outputs: 'dict | None' = None
+    ) -> None:
+        """Compute this iteration's values if the logger is about to write."""
+        loggers = [hook for hook in runner.hooks if isinstance(hook, LoggerHook)]
+        if any(self.every_n_train_iters(runner, hook.interval) for hook in loggers):
+            for name, value in local_scalars(unwrapped(runner.model)).items():
+                runner.message_hub.update_scalar(f'train/{name}', value)
+
+
+@torch.no_grad()
+def local_scalars(model: torch.nn.Module) -> dict[str, float]:
+    """Return the scaling biases and momentum distances of a model by their logged names."""
+    backbone = find_local_backbone(model)
+    scalars = {}
+    for block, (network, unit) in enumerate(zip(backbone.auxiliary, backbone.next_units, strict=True)):
+        if network.branches.scaling is not None:
+            scalars[f'block{block}.scaling'] = float(network.branches.scaling)
+        if network.branches.momentum is not None:
+            source = [*unit.parameters()]
+            difference = torch._foreach_sub(source, [*network.branches.momentum.parameters()])
+            norms = [torch.stack(torch._foreach_norm(values)).norm() for values in (difference, source)]
+            scalars[f'block{block}.momentum_distance'] = float(norms[0] / norms[1])
+    return scalars
