@@ -67,6 +67,7 @@ def small(path: Path, scenes: Path, work: Path, monkeypatch) -> Config:
     return renamed(config, work_dir=str(work), log_level='WARNING')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', SHIPPED, ids=lambda path: path.stem)
 def test_builds_at_full_size(path):
     config = Config.fromfile(path)
