@@ -92,11 +92,18 @@ class AuxiliaryNetwork(BaseModule):
         if reconstruction is not None:
             self.reconstruction = ReconstructionHead(block_geometry[0], **reconstruction)
 
-    def _build_neck(self, config: dict[str, Any], in_channels: int) -> tuple[nn.Module, int, int]:
+    def _registered_class(self, key: str, config: Mapping) -> type:
         name = config.get('type')
-        neck_type = self.registry.get(name) if isinstance(name, str) else name
-        if not inspect.isclass(neck_type):
-            raise ValueError(f'auxiliary.neck.type={name!r} is not registered in {self.registry.scope}')
+        found = self.registry.get(name) if isinstance(name, str) else name
+        if not inspect.isclass(found):
+            raise ValueError(
+                f'auxiliary.{key}.type={name!r} is not registered in {self.registry.scope}; use the name of a {key} of '
+                f'that package, or add the module that registers yours to custom_imports'
+            )
+        return found
+
+    def _build_neck(self, config: dict[str, Any], in_channels: int) -> tuple[nn.Module, int, int]:
+        self._registered_class('neck', config)
         for key in ('out_channels', 'num_outs'):
             if not isinstance(config.get(key), int):
                 raise ValueError(f'auxiliary.neck needs {key}, one integer')
@@ -108,15 +115,9 @@ class AuxiliaryNetwork(BaseModule):
     def _build_head(
         self, config: dict[str, Any], in_channels: int, strides: list[int], norm_cfg: Mapping | None
     ) -> nn.Module:
-        name = config.get('type')
-        head_type = self.registry.get(name) if isinstance(name, str) else name
-        if not inspect.isclass(head_type):
-            raise ValueError(
-                f'auxiliary.head.type={name!r} is not registered in {self.registry.scope}; use the name of a head of '
-                f'that package, or add the module that registers yours to custom_imports'
-            )
+        head_type = self._registered_class('head', config)
         if not hasattr(head_type, 'loss'):
-            raise ValueError(f'auxiliary.head.type={name!r} has no loss() and cannot give a local loss')
+            raise ValueError(f'auxiliary.head.type={config["type"]!r} has no loss() and cannot give a local loss')
         if 'in_channels' in config:
             raise ValueError(f'remove auxiliary.head.in_channels: it follows from the cut ({in_channels} here)')
         config['in_channels'] = in_channels
