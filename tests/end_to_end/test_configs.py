@@ -1,11 +1,13 @@
 """Every shipped config takes a training step and an evaluation on a few drawn scenes."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.registry import MODELS, init_default_scope
 from processes import execute
 from runners import renamed, runner
@@ -20,6 +22,41 @@ def scenes(tmp_path_factory):
     done = execute(sys.executable, 'tools/make_demo_data.py', folder, '--train', '2', '--val', '2')
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
+
+
+@pytest.fixture(scope='module')
+def sparse_scenes(scenes, tmp_path_factory):
+    """Three images in this order: without an object, with one, with a crowd alone."""
+    root = tmp_path_factory.mktemp('sparse')
+    shutil.copytree(scenes, root, dirs_exist_ok=True)
+    file = root / 'annotations/instances_train2017.json'
+    coco = json.loads(file.read_text())
+    image, one = coco['images'][0], coco['annotations'][0]
+    assert one['image_id'] == image['id']
+    x, y, _, height = map(int, one['bbox'])
+    pixels = image['width'] * image['height']
+    # Run lengths of one column, column by column.
+    start = x * image['height'] + y
+    crowd = one | dict(
+        id=2,
+        image_id=2,
+        iscrowd=1,
+        segmentation=dict(size=[image['height'], image['width']], counts=[start, height, pixels - start - height]),
+    )
+    coco['images'] = [image | dict(id=index) for index in range(3)]
+    coco['annotations'] = [one | dict(id=1, image_id=1), crowd]
+    file.write_text(json.dumps(coco))
+    return root
+
+
+class LossRecorder(Hook):
+    """Keeps the logged losses of each iteration."""
+
+    def __init__(self) -> None:
+        self.losses: list[dict[str, float]] = []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self.losses.append({name: float(value.detach()) for name, value in outputs.items()})
 
 
 def with_classes(config: object, before: int, after: int) -> None:
@@ -88,3 +125,24 @@ def test_one_step_and_evaluation(path, scenes, tmp_path, monkeypatch):
     wanted = ['val/mIoU'] if 'cityscapes' in path.name else ['val/coco/bbox_mAP']
     wanted += ['val/coco/segm_mAP'] if path.name.startswith('mask') else []
     assert set(wanted) <= set(metrics)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('path', [path for path in SHIPPED if 'coco' in path.name], ids=lambda path: path.stem)
+def test_empty_single_and_crowd_images(path, sparse_scenes, tmp_path, monkeypatch):
+    config = small(path, sparse_scenes, tmp_path / 'work', monkeypatch)
+    config.train_dataloader.update(batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False))
+    config.train_dataloader.dataset.filter_cfg = None
+    for key in ('val_cfg', 'val_dataloader', 'val_evaluator'):
+        config[key] = None
+    run = runner(config)
+    recorder = LossRecorder()
+    run.register_hook(recorder)
+    run.train()
+    empty, single, crowd = recorder.losses
+    for block in range(len(run.model.backbone.auxiliary)):
+        classify, regress = (f'block{block}.loss_{name}' for name in ('cls', 'bbox'))
+        assert empty[classify] > 0 and single[classify] > 0 and crowd[classify] > 0
+        assert empty[regress] == 0 and crowd[regress] == 0
+    assert max(single[f'block{block}.loss_bbox'] for block in range(len(run.model.backbone.auxiliary))) > 0
+    assert all(value == value and abs(value) < 1e4 for losses in recorder.losses for value in losses.values())
