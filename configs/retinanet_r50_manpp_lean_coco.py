@@ -1,5 +1,6 @@
 # RetinaNet R50-FPN on COCO with lean auxiliary networks: cuts after layer2 and layer3 and one-level FCOS heads. All of
-# the backbone trains, as in retinanet_r50_manpp_coco.py, its twin after the authors' recipe.
+# the backbone trains, as in retinanet_r50_manpp_coco.py, its twin after the authors' recipe. Peak live bytes 0.599 of
+# end-to-end's (2 x 800x1333, float32).
 _base_ = [
     'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
     './_base_/detection.py',
