@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from helpers import build, detector_config, naive_loss, segmentor_config
+from helpers import build, detector_config, exact_loss, naive_loss, segmentor_config
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -162,6 +162,7 @@ def naive_training(
     max_norm: float | None = None,
     lr_mult: Callable[[str], float] = lambda name: 1.0,
     prepare: Callable[[nn.Module], None] = lambda model: None,
+    exact: Callable[[int], bool] = lambda iteration: False,
 ) -> dict[str, Tensor]:
     """Train on the naive sum of losses with SGD and momentum branches by hand.
 
@@ -174,6 +175,7 @@ def naive_training(
         max_norm: Clips the norm of all gradients together.
         lr_mult: Learning rate multiplier by parameter name.
         prepare: Called with the model before training.
+        exact: Whether an iteration trains end-to-end.
 
     Returns:
         The final state dict.
@@ -192,7 +194,8 @@ def naive_training(
         for rank, batch in enumerate(ranks):
             data = model.data_preprocessor(copy.deepcopy(batch), True)
             seed_iteration(iteration, rank)
-            (naive_loss(model, data)[0] / share).backward()
+            loss = exact_loss(model, data) if exact(iteration) else naive_loss(model, data)[0]
+            (loss / share).backward()
         if (iteration + 1) % accumulative_counts == 0 or iteration + 1 == len(batches):
             if max_norm is not None:
                 nn.utils.clip_grad_norm_([p for _, p in named], max_norm)

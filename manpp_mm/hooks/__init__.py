@@ -2,6 +2,7 @@
 
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .finite_loss_hook import FiniteLossHook
+from .gradient_switch_hook import GradientSwitchHook
 from .local_learning_hook import LocalLearningHook
 from .local_scalars_hook import LocalScalarsHook
 from .momentum_hook import MomentumHook
@@ -10,6 +11,7 @@ from .reproducible_hook import ReproducibleHook
 __all__ = [
     'AtomicCheckpointHook',
     'FiniteLossHook',
+    'GradientSwitchHook',
     'LocalLearningHook',
     'LocalScalarsHook',
     'MomentumHook',

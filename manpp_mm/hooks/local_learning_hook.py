@@ -134,10 +134,12 @@ class _LocalForward:
     def __init__(self, backbone: LocalBackbone, loss_scaler: 'torch.amp.GradScaler | None') -> None:
         self.backbone = backbone
         self.loss_scaler = loss_scaler
+        self.opened = False
 
     def begin(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
         call = inspect.signature(model.forward).bind(*args, **kwargs).arguments
-        targets = call.get('data_samples') if call.get('mode') == 'loss' else None
+        self.opened = call.get('mode') == 'loss'
+        targets = call.get('data_samples') if self.opened else None
         scale = 1.0
         if self.loss_scaler is not None and self.loss_scaler.is_enabled():
             scale = self.loss_scaler.scale(torch.ones((), device=next(model.parameters()).device))
@@ -146,23 +148,41 @@ class _LocalForward:
         self.backbone.begin_local_step(targets, scale, statistics)
 
     def end(self, model: nn.Module, args: tuple, output: Any) -> 'dict | None':
-        ran = self.backbone.local_step_ran
+        opened, ran = self.opened, self.backbone.local_step_ran
+        self.opened = False
         losses = self.backbone.end_local_step()
-        return {**output, **losses} if ran and isinstance(output, dict) else None
+        if not (opened and isinstance(output, dict)):
+            return None
+        if ran:
+            return {**output, **losses}
+        zero = self.backbone.idle_delivery()
+        return None if zero is None else _with_zero(output, zero)
+
+
+def _with_zero(losses: dict, zero: torch.Tensor) -> dict:
+    """Add a zero to the first term of a loss dict."""
+    name = next(name for name in losses if 'loss' in name)
+    first = losses[name]
+    return losses | {name: first + zero if isinstance(first, torch.Tensor) else [first[0] + zero, *first[1:]]}
 
 
 class _DeliveryCheck:
-    """Before the first optimizer step: did the backbone's gradients arrive?"""
+    """Before the first optimizer step of each kind of gradient: did the backbone's gradients arrive?"""
 
     def __init__(self, backbone: LocalBackbone) -> None:
         self.backbone = backbone
-        self.done = False
+        self.done: set[str] = set()
 
     def __call__(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
-        if self.done:
+        gradient = self.backbone.gradient
+        if gradient in self.done:
             return
-        self.done = True
-        missing = [name for name, p in self.backbone.named_parameters() if p.requires_grad and p.grad is None]
+        self.done.add(gradient)
+        missing = [
+            name
+            for name, p in self.backbone.named_parameters()
+            if p.requires_grad and p.grad is None and not (gradient == 'exact' and name.startswith('auxiliary.'))
+        ]
         if missing:
             raise RuntimeError(
                 f'{len(missing)} trainable parameters of the backbone received no gradient before the first optimizer '
@@ -170,4 +190,4 @@ class _DeliveryCheck:
                 'reach them or a wrapper around the model drops their gradients. If that is meant, set '
                 "dict(type='LocalLearningHook', check_delivery=False) in custom_hooks."
             )
-        print_log('The local gradients reach every trainable parameter of the backbone.', logger='current')
+        print_log(f'The {gradient} gradients reach every trainable parameter of the backbone.', logger='current')

@@ -2,7 +2,7 @@
 
 from .branches import Branches, update_momentum_branches
 from .checkpoint import checkpointed
-from .gradient import LocalGradients, LocalStep, deliver, local_step
+from .gradient import LocalGradients, LocalStep, deliver, deliver_nothing, local_step
 from .partition import Cut, partition
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     'LocalStep',
     'checkpointed',
     'deliver',
+    'deliver_nothing',
     'local_step',
     'partition',
     'update_momentum_branches',

@@ -1,16 +1,17 @@
-"""Checkpointed units: recompute a unit in backward instead of keeping its activations."""
+"""Checkpointing: recompute a part of a model in backward instead of keeping its activations."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
 @contextmanager
-def _buffers_kept(module: nn.Module) -> Iterator[None]:
-    """Let what runs inside change clones of the module's buffers, and put the buffers themselves back."""
-    kept = [(m, dict(m._buffers)) for m in module.modules() if m._buffers]
+def _buffers_kept(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Let what runs inside change clones of the modules' buffers, and put the buffers themselves back."""
+    kept = [(m, dict(m._buffers)) for module in modules for m in module.modules() if m._buffers]
     for m, buffers in kept:
         m._buffers.update({name: b.clone() for name, b in buffers.items() if b is not None})
     try:
@@ -20,17 +21,19 @@ def _buffers_kept(module: nn.Module) -> Iterator[None]:
             m._buffers.update(buffers)
 
 
-def checkpointed(unit: nn.Module, x: Tensor) -> Tensor:
-    """Run ``unit(x)`` keeping only ``x`` for backward.
+def checkpointed(function: Callable[..., Any], *args: Any, modules: 'Iterable[nn.Module] | None' = None) -> Any:
+    """Run ``function(*args)`` keeping only its arguments for backward.
 
-    Non-reentrant, so that :func:`torch.autograd.grad` works through it. The recomputation leaves the unit's buffers as
-    they are: BatchNorm's running statistics move once a step, as without checkpointing.
+    Non-reentrant, so that :func:`torch.autograd.grad` works through it. The recomputation leaves the modules' buffers
+    as they are: BatchNorm's running statistics move once a step, as without checkpointing.
 
     Args:
-        unit: A residual unit.
-        x: Its input (N, C, H, W).
+        function: What to run, a residual unit, say.
+        args: Its arguments.
+        modules: The modules that it runs; where it is itself a module, that one by default.
 
     Returns:
-        Its output.
+        What it returns.
     """
-    return checkpoint(unit, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _buffers_kept(unit)))
+    held = [function] if modules is None else list(modules)
+    return checkpoint(function, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), _buffers_kept(held)))

@@ -168,6 +168,26 @@ def deliver(steps: Sequence[LocalGradients]) -> Tensor:
     return _Delivery.apply(groups, dtype, *parameters)
 
 
+def deliver_nothing(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """Return a scalar, constantly zero, whose backward reaches the parameters without a gradient for them.
+
+    DDP waits for every parameter of the model. Added to the loss, this lets parameters that do not learn in this
+    forward take part; without DDP their ``.grad`` stays None, under DDP it becomes zero.
+    """
+    return _Nothing.apply(*parameters)
+
+
+class _Nothing(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, *parameters: Tensor) -> Tensor:
+        ctx.number = len(parameters)
+        return torch.zeros((), device=parameters[0].device)
+
+    @staticmethod
+    def backward(ctx, factor: Tensor) -> tuple:
+        return (None,) * ctx.number
+
+
 class _Delivery(torch.autograd.Function):
     @staticmethod
     def forward(ctx, groups: list, dtype: torch.dtype, *parameters: Tensor) -> Tensor:

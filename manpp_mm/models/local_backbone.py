@@ -1,6 +1,7 @@
 """The mixin that runs a backbone block by block."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -9,8 +10,10 @@ from mmengine.logging import print_log
 from mmengine.model import ModuleList, is_model_wrapper
 from torch import Tensor, nn
 
-from ..local import LocalGradients, checkpointed, deliver, local_step, partition
+from ..local import LocalGradients, checkpointed, deliver, deliver_nothing, local_step, partition
 from .auxiliary import AuxiliaryNetwork
+
+GRADIENTS = ('local', 'exact')
 
 
 class LocalBackbone:
@@ -25,12 +28,18 @@ class LocalBackbone:
     autograd. ``LocalLearningHook`` opens each training forward with :meth:`begin_local_step` and fetches block losses
     and delivery with :meth:`end_local_step`.
 
+    With ``gradient='exact'`` the same cuts serve end-to-end training: each block but the last is checkpointed and the
+    task's gradient flows through all of them. Gradients are the parent backbone's, memory is about that of local
+    training, time is a forward of those blocks more.
+
     Args:
         local_blocks: K, the number of local blocks that train: at stage ends where K fits them, otherwise the units
             are divided evenly. Set this or ``cuts``.
         cuts: Explicit cuts ``[(stage, unit), ...]``, both from 0, each after that unit.
         auxiliary: Arguments of the auxiliary networks (see :class:`AuxiliaryNetwork`): one dict for all of them or a
             list of one dict a cut.
+        gradient: ``'local'``, or ``'exact'``; then there are no auxiliary networks. ``GradientSwitchHook`` switches a
+            local backbone to exact gradients for a stretch of the schedule.
         args, kwargs: The parent backbone's. ``with_cp=True`` checkpoints each unit and each branch, non-reentrant.
 
     Raises:
@@ -46,13 +55,19 @@ class LocalBackbone:
         local_blocks: int | None = None,
         cuts: Sequence[tuple[int, int]] | None = None,
         auxiliary: 'Mapping | Sequence[Mapping] | None' = None,
+        gradient: str = 'local',
         **kwargs: Any,
     ) -> None:
+        if gradient not in GRADIENTS:
+            raise ValueError(f"gradient={gradient!r} must be 'local' or 'exact'")
         super().__init__(*args, **kwargs)
         stages = self.stages()
         units = [(s, u) for s, stage in enumerate(stages) for u in range(len(stage))]
         trains = [_trains(stages[s][u]) for s, u in units]
-        trains[0] = trains[0] or any(_trains(module) for module in self.stem_modules())
+        stem_trains = any(_trains(module) for module in self.stem_modules())
+        self._idle_units = 0 if stem_trains or True not in trains else trains.index(True)
+        self._stem_trains = stem_trains
+        trains[0] = trains[0] or stem_trains
         self.cuts = partition([len(stage) for stage in stages], trains, local_blocks, cuts)
         starts = [0, *(units.index(cut) + 1 for cut in self.cuts)]
         self.block_units = [units[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
@@ -62,7 +77,9 @@ class LocalBackbone:
             for stage in stages:
                 for unit in stage:
                     unit.with_cp = False
-        self.auxiliary = ModuleList(self._build_auxiliary(auxiliary))
+        self.gradient = gradient
+        """How the backbone trains now, ``'local'`` or ``'exact'``."""
+        self.auxiliary = ModuleList([] if gradient == 'exact' else self._build_auxiliary(auxiliary))
         self._auxiliary_ready = False
         self._absent_keys: set[str] = set()
         self.register_load_state_dict_post_hook(_forgive_absent_auxiliary)
@@ -128,7 +145,7 @@ class LocalBackbone:
     def next_units(self) -> list[nn.Module]:
         """For each auxiliary network the first unit of the next local block, which its branches copy."""
         stages = self.stages()
-        return [stages[s][u] for (s, u), *_ in self.block_units[1:]]
+        return [stages[s][u] for (s, u), *_ in self.block_units[1 : len(self.auxiliary) + 1]]
 
     def momentum_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """(momentum branch, the unit that it follows) of each auxiliary network that has one."""
@@ -141,7 +158,7 @@ class LocalBackbone:
         Returns:
             Whether the branches were copied now.
         """
-        if self._auxiliary_ready:
+        if self._auxiliary_ready or not len(self.auxiliary):
             return False
         for network, unit in zip(self.auxiliary, self.next_units, strict=True):
             network.branches.sync(unit)
@@ -171,6 +188,24 @@ class LocalBackbone:
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     # The training step.
+
+    def switch_gradient(self, gradient: str) -> None:
+        """Train by local or by exact gradients from now on.
+
+        Args:
+            gradient: ``'local'`` or ``'exact'``.
+
+        Raises:
+            ValueError: Another value, or local gradients of a backbone that was built without auxiliary networks.
+        """
+        if gradient not in GRADIENTS:
+            raise ValueError(f"gradient={gradient!r} must be 'local' or 'exact'")
+        if gradient == 'local' and self.cuts and not len(self.auxiliary):
+            raise ValueError(
+                "model.backbone.gradient='exact' builds no auxiliary networks: set gradient='local' to switch between "
+                'the two (GradientSwitchHook)'
+            )
+        self.gradient = gradient
 
     def drop_step(self) -> None:
         """Drop what the current forward, or one that never ended, keeps: targets, losses and gradients."""
@@ -211,6 +246,11 @@ class LocalBackbone:
             losses[carrier] = losses[carrier] + deliver(gradients)
         return losses
 
+    def idle_delivery(self) -> Tensor | None:
+        """While exact gradients flow, a zero through which the idle auxiliary networks take part in backward."""
+        idle = [p for p in self.auxiliary.parameters() if p.requires_grad]
+        return deliver_nothing(idle) if self.gradient == 'exact' and idle else None
+
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Run the backbone.
 
@@ -226,6 +266,8 @@ class LocalBackbone:
         """
         if not (self.training and torch.is_grad_enabled()):
             return super().forward(x)
+        if self.gradient == 'exact':
+            return self._exact_forward(x)
         if len(self.auxiliary):
             if self._targets is None:
                 raise RuntimeError(
@@ -257,6 +299,20 @@ class LocalBackbone:
         *outs, _ = self._run_block(len(self.auxiliary), x)
         return tuple(features + outs)
 
+    def _exact_forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Checkpoint each block but the last; what is frozen before the first unit that trains is not run again."""
+        features: list[Tensor] = []
+        runs = [partial(self._run_block, block) for block in range(len(self.block_units))]
+        if not self._stem_trains:
+            units = self.block_units[0]
+            *features, x = self._run_units(units[: self._idle_units], self.run_stem(x))
+            runs[0] = partial(self._run_units, units[self._idle_units :])
+        for block, run in enumerate(runs[:-1]):
+            *outs, x = checkpointed(run, x, modules=self._block_modules(block))
+            features += outs
+        *outs, _ = runs[-1](x)
+        return (*features, *outs)
+
     def _images(self, x: Tensor) -> Tensor | None:
         """The images in [0, 1], if an auxiliary network reconstructs them."""
         if all(network.reconstruction is None for network in self.auxiliary):
@@ -271,21 +327,24 @@ class LocalBackbone:
 
     def _run_block(self, block: int, x: Tensor) -> tuple[Tensor, ...]:
         """Run one block; returns the feature maps at ``out_indices`` inside it and then its output."""
+        return self._run_units(self.block_units[block], self.run_stem(x) if block == 0 else x)
+
+    def _run_units(self, units: Sequence[tuple[int, int]], x: Tensor) -> tuple[Tensor, ...]:
         stages = self.stages()
         outs = []
-        if block == 0:
-            x = self.run_stem(x)
-        for stage, unit in self.block_units[block]:
+        for stage, unit in units:
             x = checkpointed(stages[stage][unit], x) if self.with_cp else stages[stage][unit](x)
             if unit == len(stages[stage]) - 1 and stage in self.out_indices:
                 outs.append(x)
         return *outs, x
 
-    def _block_parameters(self, block: int) -> list[nn.Parameter]:
+    def _block_modules(self, block: int) -> list[nn.Module]:
         stages = self.stages()
-        modules = [stages[s][u] for s, u in self.block_units[block]] + [self.auxiliary[block]]
-        if block == 0:
-            modules += self.stem_modules()
+        modules = [stages[s][u] for s, u in self.block_units[block]]
+        return [*self.stem_modules(), *modules] if block == 0 else modules
+
+    def _block_parameters(self, block: int) -> list[nn.Parameter]:
+        modules = [*self._block_modules(block), self.auxiliary[block]]
         return [p for module in modules for p in module.parameters()]
 
 

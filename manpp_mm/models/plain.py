@@ -4,7 +4,7 @@ import copy
 
 from mmengine.config import ConfigDict
 
-LOCAL_KEYS = ('local_blocks', 'cuts', 'auxiliary')
+LOCAL_KEYS = ('local_blocks', 'cuts', 'auxiliary', 'gradient')
 
 
 def plain_model(model: ConfigDict) -> ConfigDict:

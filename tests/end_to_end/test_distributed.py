@@ -13,10 +13,10 @@ TOLERANCE = 1e-4
 """Relative to what training moved each tensor, float32."""
 
 
-def train(config, root: Path) -> list[dict]:
+def train(config, root: Path, *hooks: dict) -> list[dict]:
     """Train in two processes through tools/dist_train.sh; returns each rank's record."""
     config.custom_imports = dict(imports=['manpp_mm', 'recording'], allow_failed_imports=False)
-    config.custom_hooks = [*HOOKS, dict(type='RankRecorder', priority='LOWEST')]
+    config.custom_hooks = [*HOOKS, *hooks, dict(type='RankRecorder', priority='LOWEST')]
     config.dump(root / 'config.py')
     path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
     done = execute('tools/dist_train.sh', root / 'config.py', 2, PATH=path, PORT=free_port())
@@ -28,12 +28,15 @@ def train(config, root: Path) -> list[dict]:
     return records
 
 
-def check(config, records: list[dict]) -> None:
-    """The ranks' end is that of one process on the mean of both ranks' gradients."""
+def check(config, records: list[dict], exact=lambda iteration: False, idle: str | None = None) -> None:
+    """The ranks' end is that of one process on the mean of both ranks' gradients, but for tensors that idled."""
     start = records[0]['start']
     batches = list(zip(*(record['batches'] for record in records), strict=True))
-    expected = naive_training(config, start, batches)
-    assert_same_state(records[0]['final'], expected, start, TOLERANCE)
+    expected = naive_training(config, start, batches, exact=exact)
+    found = records[0]['final']
+    if idle is not None:
+        found, expected = ({k: v for k, v in state.items() if idle not in k} for state in (found, expected))
+    assert_same_state(found, expected, start, TOLERANCE)
 
 
 def detector(root: Path, **options: object):
@@ -59,6 +62,24 @@ def test_detector(tmp_path, static_graph):
     config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', static_graph=static_graph)
     config.find_unused_parameters = False
     check(config, train(config, tmp_path))
+
+
+@pytest.mark.slow
+def test_exact_throughout(tmp_path):
+    config = detector(tmp_path, gradient='exact')
+    config.find_unused_parameters = False
+    check(config, train(config, tmp_path), exact=lambda iteration: True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('stretch', [dict(end=2, by_epoch=False), dict(begin=2, by_epoch=False)])
+def test_a_switch_between_exact_and_local(tmp_path, stretch):
+    config = detector(tmp_path)
+    config.find_unused_parameters = False
+    records = train(config, tmp_path, dict(type='GradientSwitchHook', **stretch))
+    # While they idle, DDP gives the auxiliary networks gradients of zero: momentum and weight decay move them.
+    early = 'end' in stretch
+    check(config, records, exact=lambda iteration: (iteration < 2) == early, idle='backbone.auxiliary')
 
 
 @pytest.mark.slow

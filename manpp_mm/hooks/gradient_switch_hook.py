@@ -1,0 +1,121 @@
+"""The hook that trains a stretch of the schedule by exact gradients."""
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from ..models.local_backbone import LocalBackbone, find_local_backbone, unwrapped
+
+
+@HOOKS.register_module()
+class GradientSwitchHook(Hook):
+    """Switches a local backbone to exact gradients for a stretch of the schedule, and back.
+
+    In the stretch each block is checkpointed and the task's gradient flows through all of them: the gradients of
+    end-to-end training at about the memory of local training. The auxiliary networks wait; under DDP their gradients
+    are zero and not absent there, so that weight decay and SGD's momentum may move them. The phase follows from the
+    iteration, so that a resumed run keeps it.
+
+    Args:
+        begin: Where the stretch begins, included. An integer counts epochs from 0 (iterations with
+            ``by_epoch=False``), a float in [0, 1] is a fraction of the schedule.
+        end: Where it ends, excluded; None: with the schedule.
+        by_epoch: What integers count.
+
+    Raises:
+        ValueError: ``begin`` or ``end`` is of another kind, negative or a fraction above 1, or the stretch is empty.
+            At the start of training: it does not lie in the schedule, epochs of a loop that has none, a backbone
+            with ``gradient='exact'``, or DDP's ``static_graph``.
+
+    Example:
+        >>> custom_hooks = [*_base_.manpp_hooks, dict(type='GradientSwitchHook', end=0.25)]
+    """
+
+    def __init__(self, begin: 'int | float' = 0, end: 'int | float | None' = None, by_epoch: bool = True) -> None:
+        for name, value in (('begin', begin), ('end', end)):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and value >= 0 and (isinstance(value, int) or value <= 1)) and (name, value) != (
+                'end',
+                None,
+            ):
+                raise ValueError(
+                    f'GradientSwitchHook: {name}={value!r} must be an integer that counts epochs (iterations with '
+                    'by_epoch=False) or a float in [0, 1], a fraction of the schedule'
+                )
+        self.begin = begin
+        self.end = end
+        self.by_epoch = by_epoch
+        self._stretch = range(0)
+        if type(begin) is type(end):
+            self._check_order(begin, end)
+
+    def _check_order(self, begin: 'int | float', end: 'int | float') -> None:
+        if end <= begin:
+            raise ValueError(
+                f'GradientSwitchHook: end={self.end} is not after begin={self.begin}: the exact stretch would be empty'
+            )
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuse what cannot be switched.
+
+        Raises:
+            ValueError: See the class.
+        """
+        if find_local_backbone(unwrapped(runner.model)).gradient == 'exact':
+            raise ValueError(
+                "GradientSwitchHook switches a local backbone: remove model.backbone.gradient='exact', or the hook to "
+                'train by exact gradients throughout'
+            )
+        if getattr(runner.model, 'static_graph', False):
+            raise ValueError(
+                'GradientSwitchHook changes the graph, which DDP with static_graph=True forbids: set '
+                'model_wrapper_cfg.static_graph=False'
+            )
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the stretch's iterations.
+
+        Raises:
+            ValueError: See the class.
+        """
+        total = runner.max_iters
+        first = self._iteration(runner, self.begin)
+        stop = total if self.end is None else self._iteration(runner, self.end)
+        if first >= total:
+            raise ValueError(
+                f'GradientSwitchHook: begin={self.begin} lies past the end of the schedule ({total} iterations)'
+            )
+        if stop > total:
+            raise ValueError(
+                f'GradientSwitchHook: end={self.end} lies past the end of the schedule ({total} iterations); None ends '
+                'with it'
+            )
+        self._check_order(first, stop)
+        self._stretch = range(first, stop)
+
+    def _iteration(self, runner: Runner, place: 'int | float') -> int:
+        if isinstance(place, float):
+            return round(place * runner.max_iters)
+        if not self.by_epoch or place == 0:
+            return place
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            raise ValueError(
+                f'GradientSwitchHook: {place} counts epochs, but {type(runner.train_loop).__name__} has none: set '
+                'by_epoch=False to count iterations'
+            )
+        return place * len(runner.train_dataloader)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: 'dict | None' = None) -> None:
+        """Switch where the stretch begins or ends."""
+        self._switch(runner, 'exact' if runner.iter in self._stretch else 'local')
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave a local backbone behind."""
+        self._switch(runner, 'local')
+
+    @staticmethod
+    def _switch(runner: Runner, gradient: str) -> None:
+        backbone: LocalBackbone = find_local_backbone(unwrapped(runner.model))
+        if backbone.gradient != gradient:
+            backbone.switch_gradient(gradient)
+            runner.logger.info(f'From iteration {runner.iter} on the backbone trains by {gradient} gradients.')
