@@ -1,6 +1,7 @@
 """What plugs block-local training into MMEngine's Runner."""
 
 from .atomic_checkpoint_hook import AtomicCheckpointHook
+from .checkpoint_modules_hook import CheckpointModulesHook
 from .finite_loss_hook import FiniteLossHook
 from .gradient_switch_hook import GradientSwitchHook
 from .local_learning_hook import LocalLearningHook
@@ -10,6 +11,7 @@ from .reproducible_hook import ReproducibleHook
 
 __all__ = [
     'AtomicCheckpointHook',
+    'CheckpointModulesHook',
     'FiniteLossHook',
     'GradientSwitchHook',
     'LocalLearningHook',
