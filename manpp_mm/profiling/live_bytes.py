@@ -2,11 +2,14 @@
 
 import weakref
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+from torch.utils.module_tracker import ModuleTracker
 
 
 class LiveBytes(TorchDispatchMode):
@@ -18,6 +21,7 @@ class LiveBytes(TorchDispatchMode):
 
     Args:
         exclude: Tensors whose storages are not counted: parameters, inputs.
+        device: Count tensors on this kind of device alone (``'cuda'``); None counts all.
 
     Example:
         >>> with LiveBytes() as live:
@@ -26,29 +30,109 @@ class LiveBytes(TorchDispatchMode):
         4096
     """
 
-    def __init__(self, exclude: Iterable[Tensor] = ()) -> None:
+    def __init__(self, exclude: Iterable[Tensor] = (), device: str | None = None) -> None:
         super().__init__()
         self.current = 0
         self.peak = 0
+        self._device = device
         self._excluded = {t.untyped_storage()._cdata for t in exclude}
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        tree_map_only(Tensor, self._count, result)
+        tree_map_only(Tensor, lambda tensor: self._count(tensor, func), result)
         return result
 
-    def _count(self, tensor: Tensor) -> None:
+    def _count(self, tensor: Tensor, func: Any) -> None:
         storage = tensor.untyped_storage()
         key = storage._cdata
-        if key in self._excluded:
+        if key in self._excluded or self._device not in (None, tensor.device.type):
             return
         if key not in self._sizes:
             self._sizes[key] = 0
             weakref.finalize(storage, self._forget, key)
-        self.current += storage.nbytes() - self._sizes[key]
-        self._sizes[key] = storage.nbytes()
-        self.peak = max(self.peak, self.current)
+        change = storage.nbytes() - self._sizes[key]
+        if change:
+            self._sizes[key] += change
+            self.current += change
+            self._allocated(key, tensor, func, change)
+            if self.current > self.peak:
+                self.peak = self.current
+                self._peaked()
 
     def _forget(self, key: int) -> None:
-        self.current -= self._sizes.pop(key)
+        size = self._sizes.pop(key)
+        self.current -= size
+        self._freed(key, size)
+
+    # For those who want to know more than the sum.
+
+    def _allocated(self, key: int, tensor: Tensor, func: Any, change: int) -> None:
+        """A storage grew (or shrank) by ``change`` bytes."""
+
+    def _freed(self, key: int, size: int) -> None:
+        """A storage of ``size`` bytes is gone."""
+
+    def _peaked(self) -> None:
+        """The sum has never been higher."""
+
+
+@dataclass
+class Held:
+    """One storage alive at the peak.
+
+    Attributes:
+        nbytes: Its bytes.
+        shape: Shape of the tensor that it was made for.
+        operator: What made it.
+        module: The innermost module that ran then, as in ``named_modules()``; '' outside of all.
+        backward: Whether that was during a backward pass (or a recomputation in one).
+    """
+
+    nbytes: int
+    shape: tuple[int, ...]
+    operator: str
+    module: str
+    backward: bool
+
+
+class PeakRecorder(LiveBytes):
+    """:class:`LiveBytes` that remembers what was alive at the peak, with the module that made each.
+
+    Args:
+        exclude, device: As for :class:`LiveBytes`.
+    """
+
+    def __init__(self, exclude: Iterable[Tensor] = (), device: str | None = None) -> None:
+        super().__init__(exclude, device)
+        self._tracker = ModuleTracker()
+        self._held: dict[int, Held] = {}
+        self._at_peak: list[Held] = []
+
+    def __enter__(self) -> 'PeakRecorder':
+        self._tracker.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *args: Any) -> None:
+        super().__exit__(*args)
+        self._tracker.__exit__(*args)
+
+    def _allocated(self, key: int, tensor: Tensor, func: Any, change: int) -> None:
+        innermost = max(self._tracker.parents, key=lambda name: name.count('.'))
+        self._held[key] = Held(
+            self._sizes[key],
+            tuple(tensor.shape),
+            str(func).removeprefix('aten.'),
+            innermost.partition('.')[2],
+            torch._C._current_graph_task_id() != -1,
+        )
+
+    def _freed(self, key: int, size: int) -> None:
+        self._held.pop(key, None)
+
+    def _peaked(self) -> None:
+        self._at_peak = list(self._held.values())
+
+    def largest(self, number: int) -> list[Held]:
+        """The largest storages alive at the peak, in descending order."""
+        return sorted(self._at_peak, key=lambda held: -held.nbytes)[:number]

@@ -2,7 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from math import isnan
 
@@ -14,26 +15,41 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 from torch import nn
 
+from ..hooks.checkpoint_modules_hook import checkpoint_modules
 from ..hooks.local_learning_hook import attach
 from ..models.plain import plain_model
-from .live_bytes import LiveBytes
+from .live_bytes import Held, LiveBytes, PeakRecorder
 
-MODES = ('end_to_end', 'end_to_end_checkpointed', 'local', 'local_checkpointed', 'frozen')
-"""What can be measured; ``frozen`` is the floor that neck and heads set."""
+HEADS_CHECKPOINTED = '_heads_checkpointed'
+_BACKBONES = ('end_to_end', 'end_to_end_checkpointed', 'exact', 'local', 'local_checkpointed', 'frozen')
+MODES = (*_BACKBONES, *(mode + HEADS_CHECKPOINTED for mode in _BACKBONES), 'end_to_end_offloaded')
+"""What can be measured: the backbone's training, with or without neck and heads checkpointed. ``frozen`` is the floor
+that neck and heads set; ``end_to_end_offloaded`` keeps activations in host memory and needs a GPU."""
+
+HEADS = ('neck', 'rpn_head', 'bbox_head', 'roi_head.mask_head', 'decode_head')
+"""The modules that ``_heads_checkpointed`` checkpoints where a model has them."""
 
 
 @dataclass
 class Measurement:
-    """Peak bytes of live tensors beyond parameters and inputs; median and range of the timed steps in seconds,
-    NaN where none was timed."""
+    """What one mode takes.
+
+    Attributes:
+        peak_bytes: Peak bytes of live tensors beyond parameters, buffers and inputs.
+        step_seconds: Median of the timed steps, NaN where none was timed.
+        step_seconds_spread: The longest minus the shortest of them.
+        allocated_bytes: On a GPU ``max_memory_allocated`` beyond what was allocated before the step, convolution
+            workspaces included; None on a CPU.
+    """
 
     peak_bytes: int
     step_seconds: float
     step_seconds_spread: float
+    allocated_bytes: int | None = None
 
     def as_dict(self) -> dict[str, float | None]:
         """For a JSON file: None where nothing was timed."""
-        return {name: None if isnan(value) else value for name, value in asdict(self).items()}
+        return {name: None if value is not None and isnan(value) else value for name, value in asdict(self).items()}
 
 
 class TrainingStep:
@@ -46,20 +62,37 @@ class TrainingStep:
         size: Height and width of an image in pixels.
         device: Where to run.
         seed: Of the weights and a segmentor's images and targets; a detector's are always the same.
+        amp: None for float32, or the floating-point type of automatic mixed precision, which needs a GPU.
 
     Raises:
-        ValueError: An unknown mode, or a config without a local backbone.
+        ValueError: An unknown mode, a mode or precision that needs a GPU, or a config without a local backbone.
     """
 
     def __init__(
-        self, config: Config, mode: str, batch: int, size: tuple[int, int], device: str = 'cpu', seed: int = 0
+        self,
+        config: Config,
+        mode: str,
+        batch: int,
+        size: tuple[int, int],
+        device: str = 'cpu',
+        seed: int = 0,
+        amp: torch.dtype | None = None,
     ) -> None:
         if mode not in MODES:
             raise ValueError(f'unknown mode {mode!r}, choose from {", ".join(MODES)}')
+        if device == 'cpu' and (amp is not None or mode == 'end_to_end_offloaded'):
+            what = f'mode {mode}' if amp is None else f'mixed precision ({amp})'
+            raise ValueError(f'{what} needs a GPU, and there is none')
         init_default_scope(config.get('default_scope', 'mmengine'))
-        plain = plain_model(config.model)
-        model = config.model.copy() if mode.startswith('local') else plain
-        model['backbone'] = dict(model['backbone'], init_cfg=None, with_cp=mode.endswith('_checkpointed'))
+        backbone = mode.removesuffix(HEADS_CHECKPOINTED)
+        self._local = backbone.startswith('local')
+        self._offloaded = mode == 'end_to_end_offloaded'
+        self._device = device
+        self._amp = amp
+        model = config.model.copy() if self._local or backbone == 'exact' else plain_model(config.model)
+        model['backbone'] = dict(model['backbone'], init_cfg=None, with_cp=backbone.endswith('_checkpointed'))
+        if backbone == 'exact':
+            model['backbone']['gradient'] = 'exact'
         model.pop('pretrained', None)
         if model.get('data_preprocessor', {}).get('size') is not None:
             model['data_preprocessor'] = dict(model['data_preprocessor'], size=size)  # a segmentor pads to it
@@ -70,11 +103,15 @@ class TrainingStep:
         self.model.to(device)
         self.model.init_weights()
         self.model.train()
-        if mode == 'frozen':
+        self._scaler = torch.amp.GradScaler(device, enabled=amp is torch.float16)
+        if backbone == 'frozen':
             self.model.backbone.requires_grad_(False)
-        if mode.startswith('local'):
+        if self._local:
             self.model.backbone.sync_auxiliary()
-            attach(self.model)
+            attach(self.model, self._scaler)
+        if mode.endswith(HEADS_CHECKPOINTED):
+            present = dict(self.model.named_modules())
+            checkpoint_modules(self.model, [name for name in HEADS if name in present])
         if config.get('default_scope') == 'mmseg':
             drawn = draw_segmentation(self.model.num_classes, batch, size, seed)
         else:
@@ -85,16 +122,38 @@ class TrainingStep:
 
     def run(self) -> None:
         """One forward and backward; gradients are dropped afterwards."""
-        loss, _ = self.model.parse_losses(self.model(**self.data, mode='loss'))
-        loss.backward()
+        saving: AbstractContextManager = nullcontext()
+        if self._offloaded:
+            saving = torch.autograd.graph.save_on_cpu(pin_memory=True)
+        with torch.autocast(self._device, dtype=self._amp, enabled=self._amp is not None), saving:
+            loss, _ = self.model.parse_losses(self.model(**self.data, mode='loss'))
+        self._scaler.scale(loss).backward()
         self.model.zero_grad(set_to_none=True)
+
+    def kept(self) -> list[torch.Tensor]:
+        """What is there before the step: parameters, buffers and inputs."""
+        return [*self.model.parameters(), *self.model.buffers(), self.data['inputs']]
 
     def peak_bytes(self) -> int:
         """Peak bytes of live tensors of one step beyond parameters, buffers and inputs."""
-        kept = [*self.model.parameters(), *self.model.buffers(), self.data['inputs']]
-        with LiveBytes(exclude=kept) as live:
+        with LiveBytes(self.kept(), self._device) as live:
             self.run()
         return live.peak
+
+    def held_at_peak(self, number: int) -> list[Held]:
+        """The largest tensors alive at the peak."""
+        with PeakRecorder(self.kept(), self._device) as live:
+            self.run()
+        return live.largest(number)
+
+    def allocated_bytes(self) -> int | None:
+        """On a GPU the peak of the caching allocator beyond what is allocated before the step."""
+        if self._device == 'cpu':
+            return None
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        self.run()
+        return torch.cuda.max_memory_allocated() - before
 
     def seconds(self) -> float:
         """Wall time of one step."""
@@ -113,6 +172,8 @@ def measure(
     repeats: int = 3,
     device: str = 'cpu',
     seed: int = 0,
+    amp: torch.dtype | None = None,
+    progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Measurement]:
     """Measure modes side by side: peaks first, then the timed steps in turns, so that a busy machine hits all alike.
 
@@ -123,22 +184,29 @@ def measure(
         size: Height and width of an image in pixels.
         repeats: Timed steps of each mode; 0 measures memory alone.
         device: Where to run.
-        seed: See :class:`TrainingStep`.
+        seed, amp: See :class:`TrainingStep`.
+        progress: Called after each step, ``len(modes) * (1 + repeats)`` times.
 
     Returns:
         A measurement for each mode: the median of the timed steps, and their largest minus their smallest.
     """
-    steps = {mode: TrainingStep(config, mode, batch, size, device, seed) for mode in modes}
-    peaks = {mode: step.peak_bytes() for mode, step in steps.items()}
+    steps = {mode: TrainingStep(config, mode, batch, size, device, seed, amp) for mode in modes}
+    peaks: dict[str, int] = {}
+    allocated: dict[str, int | None] = {}
+    for mode, step in steps.items():
+        peaks[mode], allocated[mode] = step.peak_bytes(), step.allocated_bytes()
+        progress()
     seconds: dict[str, list[float]] = {mode: [] for mode in modes}
     for _ in range(repeats):
         for mode, step in steps.items():
             seconds[mode].append(step.seconds())
+            progress()
     return {
         mode: Measurement(
             peaks[mode],
             statistics.median(seconds[mode]) if repeats else float('nan'),
             max(seconds[mode]) - min(seconds[mode]) if repeats else float('nan'),
+            allocated[mode],
         )
         for mode in modes
     }

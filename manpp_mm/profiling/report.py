@@ -1,0 +1,81 @@
+"""Measurements as a table, a picture and a dictionary for JSON."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .live_bytes import Held
+from .step import Measurement
+
+Measured = Mapping[str, Measurement]
+
+
+def table(results: Measured) -> str:
+    """Each mode's peak and time with the ratios to the first mode's."""
+    on_gpu = any(found.allocated_bytes is not None for found in results.values())
+    lines = [
+        f'{"mode":<42}{"peak MB":>10}{"ratio":>8}{"allocated MB" if on_gpu else "":>{14 if on_gpu else 0}}'
+        f'{"seconds":>10}{"ratio":>8}{"spread":>9}'
+    ]
+    reference = next(iter(results.values()))
+    for mode, found in results.items():
+        allocated = f'{found.allocated_bytes / 1e6:>14.0f}' if on_gpu else ''
+        lines.append(
+            f'{mode:<42}{found.peak_bytes / 1e6:>10.0f}{found.peak_bytes / reference.peak_bytes:>8.3f}{allocated}'
+            f'{found.step_seconds:>10.3f}{found.step_seconds / reference.step_seconds:>8.2f}'
+            f'{found.step_seconds_spread:>9.3f}'
+        )
+    return '\n'.join(lines)
+
+
+def peak_table(held: Sequence[Held]) -> str:
+    """What is alive at the peak, the largest first."""
+    lines = [f'{"MB":>8}  {"shape":<26}{"made in":<10}{"operator":<34}module']
+    for item in held:
+        lines.append(
+            f'{item.nbytes / 1e6:>8.1f}  {str(item.shape):<26}{"backward" if item.backward else "forward":<10}'
+            f'{item.operator:<34}{item.module}'
+        )
+    return '\n'.join(lines)
+
+
+def plot_modes(results: Measured, title: str, path: 'str | Path') -> None:
+    """Draw peak and step time of each mode as bars into a PNG, the time where it was measured."""
+    panels = [('peak of live tensors, MB', [found.peak_bytes / 1e6 for found in results.values()])]
+    if not any(found.step_seconds != found.step_seconds for found in results.values()):
+        panels.append(('forward and backward, s', [found.step_seconds for found in results.values()]))
+    figure, axes = _figure(len(panels), height=1.2 + 0.35 * len(results))
+    names = [mode.replace('_', ' ') for mode in results]
+    for index, (place, (label, values)) in enumerate(zip(axes, panels, strict=True)):
+        bars = place.barh(names, values, color=['tab:green' if 'local' in name else 'tab:blue' for name in names])
+        place.bar_label(bars, [f'{value / values[0]:.2f}' for value in values], padding=3)
+        place.set(xlabel=label, xlim=(0, 1.15 * max(values)))
+        place.invert_yaxis()
+        place.tick_params(labelleft=index == 0)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def plot_sweep(rows: Sequence[tuple[str, Measured]], title: str, path: 'str | Path') -> None:
+    """Draw each mode's peak, and its time where it was measured, over what was varied, into a PNG."""
+    modes = list(rows[0][1])
+    panels = [('peak of live tensors, MB', lambda found: found.peak_bytes / 1e6)]
+    if not any(found.step_seconds != found.step_seconds for _, results in rows for found in results.values()):
+        panels.append(('forward and backward, s', lambda found: found.step_seconds))
+    figure, axes = _figure(len(panels), height=4)
+    for place, (label, value) in zip(axes, panels, strict=True):
+        for mode in modes:
+            values = [value(results[mode]) for _, results in rows]
+            place.plot([name for name, _ in rows], values, marker='o', label=mode.replace('_', ' '))
+        place.set(ylabel=label, ylim=(0, None))
+        place.legend()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def _figure(panels: int, height: float) -> tuple:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5 * panels, height), layout='constrained')
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, panels, squeeze=False)[0]
