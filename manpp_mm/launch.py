@@ -14,7 +14,9 @@ import torch.distributed as dist
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
+
+from .profiling.plan import apply_cuts, plan_config
 
 _ROOTS = {'coco_root': 'COCO_ROOT', 'cityscapes_root': 'CITYSCAPES_ROOT', 'demo_root': 'DEMO_ROOT'}
 """Variables of our configs and the environment variables that they read."""
@@ -195,6 +197,39 @@ def check_crop(config: Config) -> None:
                 )
 
 
+def plan_cuts(config: Config, checkpoint: str | None = None) -> None:
+    """Put cuts in place of ``local_blocks='auto'``: those of a checkpoint, or planned ones.
+
+    Args:
+        config: Changed in place; without ``'auto'`` left as it is.
+        checkpoint: What is resumed or tested; None plans.
+
+    Raises:
+        ValueError: The checkpoint's own config holds no plan; see :func:`manpp_mm.profiling.plan.plan_config`.
+    """
+    if config.model.get('backbone', {}).get('local_blocks') != 'auto':
+        return
+    if checkpoint is None:
+        plan_config(config)
+        return
+    meta = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu').get('meta', {})
+    found = Config.fromstring(meta['cfg'], '.py').get('manpp_plan') if 'cfg' in meta else None
+    if found is None:
+        raise ValueError(
+            f"{checkpoint} was not trained with model.backbone.local_blocks='auto': write the cuts of its own config "
+            'into this one'
+        )
+    apply_cuts(config, found.cuts)
+    config.manpp_plan = found
+
+
+def checkpoint_to_resume(config: Config) -> str | None:
+    """The checkpoint that a resumed training starts from, None if it starts anew."""
+    if not config.get('resume'):
+        return None
+    return config.get('load_from') or find_latest_checkpoint(config.work_dir)
+
+
 def build_runner(config: Config) -> Runner:
     """Build the Runner; several processes without CUDA talk through gloo."""
     if config.launcher == 'pytorch' and not torch.cuda.is_available():
@@ -203,7 +238,10 @@ def build_runner(config: Config) -> Runner:
             dist.init_process_group('gloo')
         config.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel'))
         config.model_wrapper_cfg.setdefault('device_ids', None)
-    return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    if 'manpp_plan' in config:
+        runner.logger.info('\n'.join(['Planned cuts', *config.manpp_plan.table]))
+    return runner
 
 
 def _is_segmentation(config: Config) -> bool:

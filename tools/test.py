@@ -25,6 +25,7 @@ def main() -> None:
     args = parse_args()
     config = launch.load_config(args)
     config.load_from = args.checkpoint
+    launch.plan_cuts(config, args.checkpoint)
     if args.show or args.show_dir:
         launch.enable_painting(config, args.show, args.show_dir, args.wait_time)
     if args.tta:

@@ -35,6 +35,7 @@ def main() -> None:
         launch.enable_resume(config, args.resume)
     launch.check_data(config, 'train', 'val')
     launch.check_crop(config)
+    launch.plan_cuts(config, launch.checkpoint_to_resume(config))
     launch.build_runner(config).train()
 
 

@@ -1,10 +1,15 @@
 """The branches of an auxiliary network and the update of its momentum branch."""
 
 import copy
+import inspect
 from collections.abc import Collection, Iterable
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from .checkpoint import checkpointed
 
@@ -72,8 +77,8 @@ class Branches(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = [
-            checkpointed(branch, x) if self.with_cp else branch(x)
-            for branch in (self.learnable, self.momentum)
+            checkpointed(run, x, modules=[branch]) if self.with_cp else run(x)
+            for branch, run in ((self.learnable, self.learnable), (self.momentum, self._run_momentum))
             if branch is not None
         ]
         if len(outputs) == 2:
@@ -81,11 +86,36 @@ class Branches(nn.Module):
             return s * outputs[0] + (2 - s) * outputs[1]
         return outputs[0] if outputs else x
 
+    def _run_momentum(self, x: Tensor) -> Tensor:
+        with _FrozenBatchNorm():
+            return self.momentum(x)
+
     def sync(self, unit: nn.Module) -> None:
         """Copy the unit's parameters and buffers into the branches."""
         for branch in (self.learnable, self.momentum):
             if branch is not None:
                 branch.load_state_dict(unit.state_dict())
+
+
+class _FrozenBatchNorm(TorchFunctionMode):
+    """Runs BatchNorm that neither trains nor counts as a product and a sum with constants.
+
+    They need their input no more for backward, which torch's own keeps even where the weights have no gradient: for a
+    bottleneck four feature maps.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is not F.batch_norm:
+            return func(*args, **(kwargs or {}))
+        call = inspect.signature(F.batch_norm).bind(*args, **(kwargs or {}))
+        call.apply_defaults()
+        x, mean, var, weight, bias, training, _, eps = call.arguments.values()
+        if training or any(p is not None and p.requires_grad for p in (weight, bias)):
+            return func(*call.args)
+        scale = (var + eps).rsqrt() if weight is None else weight * (var + eps).rsqrt()
+        shift = -mean * scale if bias is None else bias - mean * scale
+        shape = (1, -1, *(1,) * (x.dim() - 2))
+        return (x * scale.to(x.dtype).view(shape)).add_(shift.to(x.dtype).view(shape))
 
 
 @torch.no_grad()

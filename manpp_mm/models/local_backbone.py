@@ -34,12 +34,14 @@ class LocalBackbone:
 
     Args:
         local_blocks: K, the number of local blocks that train: at stage ends where K fits them, otherwise the units
-            are divided evenly. Set this or ``cuts``.
+            are divided evenly. Set this or ``cuts``. ``'auto'``: cuts are planned from measured memory before the model
+            is built (see :mod:`manpp_mm.profiling.plan`).
         cuts: Explicit cuts ``[(stage, unit), ...]``, both from 0, each after that unit.
         auxiliary: Arguments of the auxiliary networks (see :class:`AuxiliaryNetwork`): one dict for all of them or a
             list of one dict a cut.
         gradient: ``'local'``, or ``'exact'``; then there are no auxiliary networks. ``GradientSwitchHook`` switches a
             local backbone to exact gradients for a stretch of the schedule.
+        memory_budget: With ``local_blocks='auto'`` the size to plan for, ``'6GiB'`` say; None plans the lowest peak.
         args, kwargs: The parent backbone's. ``with_cp=True`` checkpoints each unit and each branch, non-reentrant.
 
     Raises:
@@ -52,14 +54,21 @@ class LocalBackbone:
     def __init__(
         self,
         *args: Any,
-        local_blocks: int | None = None,
+        local_blocks: 'int | str | None' = None,
         cuts: Sequence[tuple[int, int]] | None = None,
         auxiliary: 'Mapping | Sequence[Mapping] | None' = None,
         gradient: str = 'local',
+        memory_budget: str | None = None,
         **kwargs: Any,
     ) -> None:
         if gradient not in GRADIENTS:
             raise ValueError(f"gradient={gradient!r} must be 'local' or 'exact'")
+        if local_blocks == 'auto' or memory_budget is not None:
+            raise ValueError(
+                f'local_blocks={local_blocks!r} with memory_budget={memory_budget!r} is a plan to be made before the '
+                "model is built, by this project's tools/train.py; elsewhere run tools/plan_cuts.py CONFIG and write its "
+                "cuts into the config. memory_budget goes with local_blocks='auto' and cuts=None."
+            )
         super().__init__(*args, **kwargs)
         stages = self.stages()
         units = [(s, u) for s, stage in enumerate(stages) for u in range(len(stage))]
@@ -72,6 +81,8 @@ class LocalBackbone:
         starts = [0, *(units.index(cut) + 1 for cut in self.cuts)]
         self.block_units = [units[a:b] for a, b in zip(starts, [*starts[1:], None], strict=True)]
         """The units ``(stage, unit)`` of each local block."""
+        self.trained_units = units[trains.index(True) :]
+        """The units ``(stage, unit)`` from the first that trains on: each but the last may be cut after."""
         if self.with_cp:
             # Units checkpoint themselves with reentrance, which torch.autograd.grad cannot enter.
             for stage in stages:

@@ -4,7 +4,7 @@ import copy
 
 from mmengine.config import ConfigDict
 
-LOCAL_KEYS = ('local_blocks', 'cuts', 'auxiliary', 'gradient')
+LOCAL_KEYS = ('local_blocks', 'cuts', 'auxiliary', 'gradient', 'memory_budget')
 
 
 def plain_model(model: ConfigDict) -> ConfigDict:

@@ -26,6 +26,20 @@ def test_formula_and_gradients(with_cp):
     torch.testing.assert_close(x.grad, expected)
 
 
+@pytest.mark.parametrize('training', [False, True])
+def test_momentum_branch_keeps_no_input_of_a_batch_norm_in_evaluation(training):
+    branches = Branches(unit(), branches=['momentum']).double().train(training)
+    with torch.no_grad():
+        branches.momentum[1].running_mean.uniform_()
+        branches.momentum[1].weight.uniform_()
+    x = torch.rand(1, 2, 5, 5, dtype=torch.float64, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        y = branches(x)
+    assert ((1, 3, 3, 3) in kept) == training
+    torch.testing.assert_close(y, branches.momentum(x), rtol=1e-12, atol=1e-12)
+
+
 def test_sync_copies_parameters_and_buffers():
     source = unit()
     source(torch.rand(4, 2, 5, 5, dtype=torch.float64))

@@ -1,0 +1,149 @@
+"""Memory and work of a training step at any input size, from one step on small images."""
+
+from collections.abc import Iterable
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from .live_bytes import LiveBytes
+from .step import TrainingStep
+
+# At stride 32 these are 5 and 11: a tensor that covers the image has a multiple of 55 elements, and hardly another has.
+SMALL = (160, 352)
+# Positions of whole pyramids from stride 4 or 8 to 64 or 128, as dense heads join them (13 * 19 * 19, 37 * 127, ...).
+_PYRAMIDS = [
+    sum(ceil(SMALL[0] / 2**level) * ceil(SMALL[1] / 2**level) for level in range(first, last))
+    for first in (2, 3)
+    for last in (7, 8)
+]
+_COUNTS = (55, *_PYRAMIDS)
+# Not 2: a Faster R-CNN's 2 x 512 regions would have the shape of its head's weights.
+BATCH = 3
+_FIXED, _BATCH, _AREA = range(3)
+
+
+class Footprint(LiveBytes):
+    """Live bytes and floating-point operations of a step, split by how they grow with the input.
+
+    A tensor of a parameter's shape (a gradient) does not grow; one whose elements are a multiple of the small image's
+    sides, or of a pyramid's positions over it, grows with images and pixels; any other (sampled regions, say) with images alone. What grows otherwise,
+    attention over all pairs of pixels, say, is not covered.
+
+    Args:
+        step: A step on :data:`BATCH` images of :data:`SMALL` pixels.
+    """
+
+    def __init__(self, step: TrainingStep) -> None:
+        super().__init__(step.kept())
+        self._shapes = {tuple(p.shape) for p in step.model.parameters()}
+        self._kinds: dict[int, int] = {}
+        self._now = [0, 0, 0]
+        self._timeline: list[tuple[int, ...]] = []
+        self._flops = [0, 0, 0]
+        self._marks: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            tensors = [leaf for leaf in tree_leaves((args, result)) if isinstance(leaf, Tensor)]
+            self._flops[max(map(self._kind, tensors))] += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+    def _kind(self, tensor: Tensor) -> int:
+        if tuple(tensor.shape) in self._shapes:
+            return _FIXED
+        number = tensor.numel()
+        return _AREA if number and any(number % count == 0 for count in _COUNTS) else _BATCH
+
+    def _allocated(self, key: int, tensor: Tensor, func: Any, change: int) -> None:
+        self._now[self._kinds.setdefault(key, self._kind(tensor))] += change
+        self._timeline.append(tuple(self._now))
+
+    def _freed(self, key: int, size: int) -> None:
+        if key in self._kinds:
+            self._now[self._kinds.pop(key)] -= size
+
+    def mark(self, name: str) -> None:
+        """Name this moment; only the first time counts."""
+        if name not in self._marks:
+            self._marks[name] = len(self._timeline)
+            self._timeline.append(tuple(self._now))
+
+    def at(self, batch: int, size: tuple[int, int]) -> 'TimeLine':
+        """The bytes alive over time for other images.
+
+        Args:
+            batch: Images a step.
+            size: Height and width in pixels.
+        """
+        return TimeLine(np.array(self._timeline) @ _growth(batch, size), self._marks)
+
+    def peak_at(self, batch: int, size: tuple[int, int]) -> int:
+        """The peak of live bytes beyond parameters, buffers and inputs, for other images."""
+        return round(self.at(batch, size).values.max())
+
+    def flops_at(self, batch: int, size: tuple[int, int]) -> float:
+        """Floating-point operations of a step of convolutions and matrix products, for other images."""
+        return float(np.array(self._flops) @ _growth(batch, size))
+
+
+class TimeLine:
+    """Bytes alive after each allocation, with named moments.
+
+    Args:
+        values: The bytes.
+        marks: Index of each moment.
+    """
+
+    def __init__(self, values: np.ndarray, marks: dict[str, int]) -> None:
+        self.values = values
+        self._marks = marks
+
+    def now(self, name: str) -> float:
+        """Bytes alive at a moment."""
+        return self.values[self._marks[name]]
+
+    def highest(self, begin: str, end: str) -> float:
+        """The most between two moments."""
+        return self.values[self._marks[begin] : self._marks[end] + 1].max()
+
+
+def _growth(batch: int, size: tuple[int, int]) -> np.ndarray:
+    return np.array([1, batch / BATCH, batch * size[0] * size[1] / (BATCH * SMALL[0] * SMALL[1])])
+
+
+def footprint(config: Config, mode: str) -> Footprint:
+    """Take one small step of a config in a mode of :data:`manpp_mm.profiling.MODES`, on the CPU."""
+    step = TrainingStep(config, mode, BATCH, SMALL)
+    with Footprint(step) as found:
+        step.run()
+    return found
+
+
+def padded(config: Config, size: tuple[int, int]) -> tuple[int, int]:
+    """The size of a batch whose images have a size: a detector pads to a multiple."""
+    divisor = config.model.get('data_preprocessor', {}).get('pad_size_divisor') or 1
+    return tuple(ceil(side / divisor) * divisor for side in size)
+
+
+def static_bytes(config: Config, parameters: Iterable[torch.nn.Parameter], buffers: Iterable[Tensor]) -> int:
+    """Bytes of parameters, buffers and of the optimizer's state."""
+    from mmengine.registry import OPTIMIZERS
+
+    parameters = list(parameters)
+    probe = torch.nn.Parameter(torch.zeros(7))
+    optimizer = OPTIMIZERS.build(dict(config.optim_wrapper.optimizer, params=[probe]))
+    probe.grad = torch.ones(7)
+    optimizer.step()
+    states = sum(isinstance(v, Tensor) and v.numel() == 7 for v in optimizer.state[probe].values())
+    return (
+        sum(t.numel() * t.element_size() for t in (*parameters, *buffers))
+        + states * sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
+    )  # fmt: skip

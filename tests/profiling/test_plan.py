@@ -1,0 +1,159 @@
+"""Plans of cuts: what is predicted is what is measured, and no cut by hand does better."""
+
+import copy
+from itertools import combinations
+
+import pytest
+from helpers import build, detector_config, segmentor_config
+from runners import renamed, runner, segmentation_runner_config
+
+from manpp_mm import launch
+from manpp_mm.profiling import TrainingStep
+from manpp_mm.profiling import plan as planning
+from manpp_mm.profiling.footprint import footprint
+
+SIZE = (320, 640)
+CONFIGS = {'detector': detector_config, 'segmentor': segmentor_config}
+
+
+def measured(config, cuts, mode='local') -> int:
+    config = copy.deepcopy(config)
+    planning.apply_cuts(config, cuts)
+    return TrainingStep(config, mode, 2, SIZE).peak_bytes()
+
+
+@pytest.mark.parametrize('mode', ['end_to_end', 'end_to_end_checkpointed', 'exact', 'local', 'local_checkpointed'])
+@pytest.mark.parametrize('name', CONFIGS)
+def test_a_small_step_predicts_a_larger_one(name, mode):
+    config = CONFIGS[name]()
+    found = footprint(config, mode).peak_at(2, SIZE)
+    assert found == pytest.approx(TrainingStep(config, mode, 2, SIZE).peak_bytes(), rel=0.1)
+
+
+def test_work_of_exact_is_a_forward_more():
+    config = segmentor_config()
+    flops = {mode: footprint(config, mode).flops_at(2, SIZE) for mode in ('end_to_end', 'exact', 'frozen')}
+    assert flops['frozen'] < flops['end_to_end'] < flops['exact'] < 4 / 3 * flops['end_to_end']
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CONFIGS)
+def test_no_single_or_double_cut_is_better(name):
+    config = CONFIGS[name]()
+    profile = planning.Profile(config, 2, SIZE)
+    found = planning.plan(profile, 0)
+    peak = measured(config, found.cuts)
+    assert found.peak_bytes == pytest.approx(peak, rel=0.1)
+    by_force = [measured(config, cuts) for number in (1, 2) for cuts in combinations(profile.units[:-1], number)]
+    assert len(by_force) == 28
+    assert peak <= min(by_force)
+
+
+def test_the_fewest_blocks_within_a_budget():
+    profile = planning.Profile(segmentor_config(), 2, SIZE)
+    plans = profile.plans()
+    assert [len(found.cuts) for found in plans] == list(range(8))
+    assert all(sum(len(units) for units, _ in found.blocks) == 8 for found in plans)
+    static = 1000
+    for found in plans[:3]:
+        chosen = planning.plan(profile, static, static + found.peak_bytes)
+        assert len(chosen.cuts) <= len(found.cuts)
+        assert chosen.peak_bytes <= found.peak_bytes
+    best = planning.plan(profile, static)
+    assert best.peak_bytes == min(found.peak_bytes for found in plans)
+    with pytest.raises(ValueError, match=r'memory_budget=.*GiB is below the floor: the best plan needs'):
+        planning.plan(profile, static, static + best.peak_bytes - 1)
+
+
+def test_frozen_units_are_no_place_for_a_cut():
+    profile = planning.Profile(detector_config(frozen_stages=1), 2, SIZE)
+    assert profile.units == [(1, 0), (1, 1), (2, 0), (2, 1), (3, 0), (3, 1)]
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [('6GiB', 6 * 2**30), ('1.5 GB', 1500000000), ('800M', 800000000), (1024, 1024), ('2 kib', 2048)],
+)
+def test_sizes(text, expected):
+    assert planning.parse_size(text) == expected
+
+
+@pytest.mark.parametrize('text', ['six', '6 gallons', '-1GB', '0', '', None])
+def test_what_is_no_size(text):
+    with pytest.raises(ValueError, match="is not a size: write '6GiB'"):
+        planning.parse_size(text)
+
+
+def test_input_of_the_shipped_pipelines():
+    config = detector_config()
+    assert planning.training_input(config) == (2, (800, 1333))
+    config.train_dataloader.dataset.pipeline = []
+    with pytest.raises(ValueError, match='names no image size'):
+        planning.training_input(config)
+    assert planning.training_input(segmentor_config()) == (2, (64, 64))
+
+
+def test_the_largest_batch():
+    config = segmentor_config()
+    found = planning.choices(config, 1, SIZE, budget=300_000_000)
+    for choice in found:
+        step = footprint(config, choice.mode)
+        fixed = planning.model_bytes(config, local=choice.mode.startswith('local'))
+        need = [fixed + n * 12 * SIZE[0] * SIZE[1] + step.peak_at(n, SIZE) for n in range(1, 100)]
+        assert choice.largest_batch == sum(total <= 300_000_000 for total in need) > 0
+    assert found[0].relative_time == 1
+    assert 'end_to_end_heads_checkpointed' in planning.choice_table(found, 300_000_000)
+
+
+def auto(root, **backbone):
+    return segmentation_runner_config(root, cuts=None, local_blocks='auto', **backbone)
+
+
+def test_a_resumed_training_keeps_the_plan(tmp_path, monkeypatch):
+    config = auto(tmp_path, memory_budget='1GiB')
+    config.default_hooks.checkpoint.update(interval=2, by_epoch=False)
+    launch.plan_cuts(config, launch.checkpoint_to_resume(config))
+    run = runner(config)
+    run.train()
+    planned = run.model.backbone.cuts
+    assert [tuple(cut) for cut in config.manpp_plan.cuts] == planned
+    monkeypatch.setattr(launch, 'plan_config', lambda config: pytest.fail('planned again'))
+    again = auto(tmp_path, memory_budget='1MiB')  # a new plan would be refused
+    again.resume = True
+    assert launch.checkpoint_to_resume(again) == str(tmp_path / 'work/iter_4.pth')
+    again.train_cfg.max_iters = 6
+    launch.plan_cuts(again, launch.checkpoint_to_resume(again))
+    run = launch.build_runner(renamed(again, launcher='none'))
+    run.train()
+    assert run.model.backbone.cuts == planned
+    assert run.iter == 6
+
+
+def test_a_checkpoint_without_a_plan(tmp_path):
+    config = segmentation_runner_config(tmp_path)
+    config.default_hooks.checkpoint.update(interval=4, by_epoch=False)
+    runner(config).train()
+    with pytest.raises(ValueError, match="was not trained with model.backbone.local_blocks='auto'"):
+        launch.plan_cuts(auto(tmp_path), str(tmp_path / 'work/iter_4.pth'))
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'message'),
+    [
+        (dict(memory_budget='a lot'), "memory_budget='a lot' is not a size"),
+        (dict(memory_budget='1MiB'), 'is below the floor'),
+        (dict(auxiliary=[]), 'one auxiliary='),
+        (dict(cuts=[(1, 1)]), 'set model.backbone.cuts=None'),
+    ],
+)
+def test_plans_that_cannot_be_made(tmp_path, backbone, message):
+    config = auto(tmp_path)
+    config.model.backbone.update(backbone)
+    with pytest.raises(ValueError, match=message):
+        launch.plan_cuts(config)
+
+
+@pytest.mark.parametrize('keys', [dict(local_blocks='auto', cuts=None), dict(memory_budget='6GiB')])
+def test_a_backbone_does_not_plan_itself(keys):
+    with pytest.raises(ValueError, match='run tools/plan_cuts.py CONFIG and write its cuts'):
+        build(detector_config(**keys))

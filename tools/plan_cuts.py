@@ -1,0 +1,56 @@
+"""Plan where to cut a backbone: the fewest blocks within a memory budget, or the lowest peak.
+
+python tools/plan_cuts.py configs/deeplabv3_r101_manpp_cityscapes.py --memory 6GiB
+"""
+
+import argparse
+
+from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
+
+import manpp_mm  # noqa: F401
+from manpp_mm.profiling import plan as planning
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of a block-local detector or segmentor')
+    parser.add_argument(
+        '--memory', help="budget for parameters, optimizer state, inputs and the step's peak: '6GiB'; none: lowest peak"
+    )
+    parser.add_argument(
+        '--input', nargs=3, type=int, metavar=('N', 'H', 'W'), help="images, height, width; default the config's"
+    )
+    parser.add_argument(
+        '--batch-size',
+        choices=['auto'],
+        help='also find the largest batch that fits the budget for each way to train',
+    )
+    parser.add_argument('--plan-only', action='store_true', help='do not measure other ways to train')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value ...')
+    args = parser.parse_args()
+    if args.batch_size and not args.memory:
+        parser.error('--batch-size auto needs --memory')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    config = Config.fromfile(args.config)
+    if args.cfg_options is not None:
+        config.merge_from_dict(args.cfg_options)
+    MMLogger.get_instance('mmengine', log_level='WARNING')
+    budget = planning.parse_size(args.memory) if args.memory else None
+    batch, size = (args.input[0], tuple(args.input[1:])) if args.input else planning.training_input(config)
+    print(f'{args.config}, {batch} images of {size[0]}x{size[1]}, float32, predicted from small images\n')
+    found, static = planning.planned(config, batch, size, budget)
+    print(planning.plan_table(found, static))
+    if not args.plan_only:
+        planning.apply_cuts(config, found.cuts)
+        within = budget if args.batch_size else None
+        print(f'\n{planning.choice_table(planning.choices(config, batch, size, within), budget)}')
+        print('total: with parameters, optimizer state and inputs; ratio: of peaks; work: floating-point operations')
+
+
+if __name__ == '__main__':
+    main()
