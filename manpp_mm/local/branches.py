@@ -3,7 +3,6 @@
 import copy
 import inspect
 from collections.abc import Collection, Iterable
-
 from typing import Any
 
 import torch

@@ -32,8 +32,8 @@ class Footprint(LiveBytes):
     """Live bytes and floating-point operations of a step, split by how they grow with the input.
 
     A tensor of a parameter's shape (a gradient) does not grow; one whose elements are a multiple of the small image's
-    sides, or of a pyramid's positions over it, grows with images and pixels; any other (sampled regions, say) with images alone. What grows otherwise,
-    attention over all pairs of pixels, say, is not covered.
+    sides, or of a pyramid's positions over it, grows with images and pixels; any other (sampled regions, say) with
+    images alone. What grows otherwise, attention over all pairs of pixels, say, is not covered.
 
     Args:
         step: A step on :data:`BATCH` images of :data:`SMALL` pixels.

@@ -32,7 +32,7 @@ def peak_table(held: Sequence[Held]) -> str:
     lines = [f'{"MB":>8}  {"shape":<26}{"made in":<10}{"operator":<34}module']
     for item in held:
         lines.append(
-            f'{item.nbytes / 1e6:>8.1f}  {str(item.shape):<26}{"backward" if item.backward else "forward":<10}'
+            f'{item.nbytes / 1e6:>8.1f}  {item.shape!s:<26}{"backward" if item.backward else "forward":<10}'
             f'{item.operator:<34}{item.module}'
         )
     return '\n'.join(lines)
