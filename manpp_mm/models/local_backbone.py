@@ -65,9 +65,9 @@ class LocalBackbone:
             raise ValueError(f"gradient={gradient!r} must be 'local' or 'exact'")
         if local_blocks == 'auto' or memory_budget is not None:
             raise ValueError(
-                f'local_blocks={local_blocks!r} with memory_budget={memory_budget!r} is planned before the model is built, '
-                'by tools/train.py of this project; elsewhere run tools/plan_cuts.py CONFIG and write its cuts into the '
-                "config. memory_budget goes with local_blocks='auto' and cuts=None."
+                f'local_blocks={local_blocks!r} with memory_budget={memory_budget!r} is planned before the model is '
+                "built, by this project's tools/train.py; elsewhere run tools/plan_cuts.py CONFIG and write its cuts "
+                "into the config. memory_budget goes with local_blocks='auto' and cuts=None."
             )
         super().__init__(*args, **kwargs)
         stages = self.stages()
