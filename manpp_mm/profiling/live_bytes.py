@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
-from torch.utils.module_tracker import ModuleTracker
 
 
 class LiveBytes(TorchDispatchMode):
@@ -85,8 +85,9 @@ class Held:
         nbytes: Its bytes.
         shape: Shape of the tensor that it was made for.
         operator: What made it.
-        module: The innermost module that ran then, as in ``named_modules()``; '' outside of all.
-        backward: Whether that was during a backward pass (or a recomputation in one).
+        module: The innermost module whose forward ran then, as in ``named_modules()``; '' outside of all, in a backward
+            pass, say, but for what is recomputed there.
+        backward: Whether that was during a backward pass.
     """
 
     nbytes: int
@@ -99,31 +100,44 @@ class Held:
 class PeakRecorder(LiveBytes):
     """:class:`LiveBytes` that remembers what was alive at the peak, with the module that made each.
 
+    Torch's own ``ModuleTracker`` hooks into tensors' gradients, which keeps recomputed tensors alive.
+
     Args:
+        model: Whose modules are named.
         exclude, device: As for :class:`LiveBytes`.
     """
 
-    def __init__(self, exclude: Iterable[Tensor] = (), device: str | None = None) -> None:
+    def __init__(self, model: nn.Module, exclude: Iterable[Tensor] = (), device: str | None = None) -> None:
         super().__init__(exclude, device)
-        self._tracker = ModuleTracker()
+        self._names = {module: name for name, module in model.named_modules()}
+        self._running: list[str] = ['']
         self._held: dict[int, Held] = {}
         self._at_peak: list[Held] = []
 
     def __enter__(self) -> 'PeakRecorder':
-        self._tracker.__enter__()
+        self._hooks = [
+            register_module_forward_pre_hook(self._begin),
+            register_module_forward_hook(self._end, always_call=True),
+        ]
         return super().__enter__()
 
     def __exit__(self, *args: Any) -> None:
         super().__exit__(*args)
-        self._tracker.__exit__(*args)
+        for hook in self._hooks:
+            hook.remove()
+
+    def _begin(self, module: nn.Module, args: Any) -> None:
+        self._running.append(self._names.get(module, self._running[-1]))
+
+    def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._running.pop()
 
     def _allocated(self, key: int, tensor: Tensor, func: Any, change: int) -> None:
-        innermost = max(self._tracker.parents, key=lambda name: name.count('.'))
         self._held[key] = Held(
             self._sizes[key],
             tuple(tensor.shape),
             str(func).removeprefix('aten.'),
-            innermost.partition('.')[2],
+            self._running[-1],
             torch._C._current_graph_task_id() != -1,
         )
 

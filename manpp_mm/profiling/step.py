@@ -141,8 +141,8 @@ class TrainingStep:
         return live.peak
 
     def held_at_peak(self, number: int) -> list[Held]:
-        """The largest tensors alive at the peak."""
-        with PeakRecorder(self.kept(), self._device) as live:
+        """The largest tensors alive at the peak, the largest first."""
+        with PeakRecorder(self.model, self.kept(), self._device) as live:
             self.run()
         return live.largest(number)
 
