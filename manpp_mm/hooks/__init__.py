@@ -2,6 +2,7 @@
 
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .checkpoint_modules_hook import CheckpointModulesHook
+from .early_loss_hook import EarlyLossHook
 from .finite_loss_hook import FiniteLossHook
 from .gradient_switch_hook import GradientSwitchHook
 from .local_learning_hook import LocalLearningHook
@@ -12,6 +13,7 @@ from .reproducible_hook import ReproducibleHook
 __all__ = [
     'AtomicCheckpointHook',
     'CheckpointModulesHook',
+    'EarlyLossHook',
     'FiniteLossHook',
     'GradientSwitchHook',
     'LocalLearningHook',

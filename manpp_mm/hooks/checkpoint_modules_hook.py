@@ -91,17 +91,9 @@ def checkpoint_modules(
     Raises:
         ValueError: A name that the model does not have, or its local backbone.
     """
-    modules = dict(model.named_modules())
     calls: dict[str, _CheckpointedCall] = {}
     undo: list[Callable[[], None]] = []
-    for name in names:
-        if name not in modules or not name:
-            known = [n for n in modules if n and n.count('.') <= 1 and not n.startswith(('backbone.', 'data_prep'))]
-            raise ValueError(
-                f'CheckpointModulesHook: {type(model).__name__} has no module {name!r}; there are {", ".join(known)}'
-            )
-    for name in names:
-        module = modules[name]
+    for name, module in find_modules(model, names, 'CheckpointModulesHook').items():
         if isinstance(module, LocalBackbone):
             raise ValueError(
                 f'CheckpointModulesHook: {name!r} is trained block by block; to checkpoint inside it set '
@@ -111,11 +103,26 @@ def checkpoint_modules(
         previous = vars(module).get(call.method)
         setattr(module, call.method, call)
         calls[name] = call
-        undo.append(partial(_restore, module, call.method, previous))
+        undo.append(partial(restore, module, call.method, previous))
     return calls, undo[::-1]
 
 
-def _restore(module: nn.Module, method: str, previous: Any) -> None:
+def find_modules(model: nn.Module, names: Sequence[str], hook: str) -> dict[str, nn.Module]:
+    """The named modules of a model.
+
+    Raises:
+        ValueError: The model does not have one; the message names the hook and what there is.
+    """
+    modules = dict(model.named_modules())
+    for name in names:
+        if name not in modules or not name:
+            known = [n for n in modules if n and n.count('.') <= 1 and not n.startswith(('backbone.', 'data_prep'))]
+            raise ValueError(f'{hook}: {type(model).__name__} has no module {name!r}; there are {", ".join(known)}')
+    return {name: modules[name] for name in names}
+
+
+def restore(module: nn.Module, method: str, previous: Any) -> None:
+    """Undo that a module's method was replaced on the module itself, by ``previous`` where there was one."""
     delattr(module, method)
     if previous is not None:
         setattr(module, method, previous)

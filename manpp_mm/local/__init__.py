@@ -2,7 +2,7 @@
 
 from .branches import Branches, update_momentum_branches
 from .checkpoint import checkpointed
-from .gradient import LocalGradients, LocalStep, deliver, deliver_nothing, local_step
+from .gradient import LocalGradients, LocalStep, deliver, deliver_nothing, early_loss, local_step
 from .partition import Cut, partition
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     'checkpointed',
     'deliver',
     'deliver_nothing',
+    'early_loss',
     'local_step',
     'partition',
     'update_momentum_branches',

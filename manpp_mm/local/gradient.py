@@ -9,6 +9,7 @@ through a custom function whose inputs are the parameters.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ class LocalGradients:
     """Gradients of local losses, kept until backward.
 
     Args:
-        parameters: The parameters that received a gradient.
+        parameters: The parameters (and features, of :func:`early_loss`) that received a gradient.
         gradients: One gradient for each of them, multiplied by ``scale``.
         scale: What the local loss was multiplied by, a number or a 0-dim tensor.
         dtype: Floating-point type of the local loss; the delivered scalar has it, so that the factor that comes back
@@ -29,7 +30,7 @@ class LocalGradients:
     """
 
     def __init__(
-        self, parameters: list[nn.Parameter], gradients: list[Tensor], scale: 'float | Tensor', dtype: torch.dtype
+        self, parameters: list[Tensor], gradients: list[Tensor], scale: 'float | Tensor', dtype: torch.dtype
     ) -> None:
         self.parameters = parameters
         self.gradients = gradients
@@ -107,32 +108,77 @@ def local_step(
     if isinstance(outputs, Tensor):
         outputs = (outputs,)
     losses = reduce_losses(local_loss(outputs[-1]))
-    terms = [value for name, value in losses.items() if 'loss' in name]
-    if not terms:
-        raise RuntimeError(f"a local loss needs a key that contains 'loss', got {list(losses)}")
-    total = sum(terms)
-    received = []
-    if total.requires_grad and trainable:
-        with torch.autocast(total.device.type, enabled=False):
-            gradients = torch.autograd.grad(total * scale, trainable, allow_unused=True)
-        received = _owned([(p, g) for p, g in zip(trainable, gradients, strict=True) if g is not None])
-    if not received:
+    gradients = _taken(losses, trainable, trainable, scale)
+    if not gradients.parameters:
         raise RuntimeError(
             f'the local loss ({", ".join(losses)}) depends on no trainable parameter of its block or auxiliary network'
         )
     return LocalStep(
         outputs=tuple(output.detach() for output in outputs),
         losses={name: value.detach() for name, value in losses.items()},
-        gradients=LocalGradients(
-            parameters=[p for p, _ in received],
-            gradients=[g for _, g in received],
-            scale=scale,
-            dtype=torch.promote_types(total.dtype, torch.float32),
-        ),
+        gradients=gradients,
     )
 
 
-def _owned(received: list[tuple[nn.Parameter, Tensor]]) -> list[tuple[nn.Parameter, Tensor]]:
+def early_loss(
+    head: Callable[[tuple[Tensor, ...]], tuple[Losses, Any]],
+    features: Sequence[Tensor],
+    parameters: Iterable[nn.Parameter],
+    scale: 'float | Tensor' = 1.0,
+) -> tuple[dict[str, Tensor], Any]:
+    """Run a head and turn its loss into gradients of features and parameters at once.
+
+    The head's graph is freed when this returns; in backward the kept gradients go on into what made the features. The
+    gradients are those of the ordinary backward.
+
+    Args:
+        head: Maps the features to its losses and anything else that does not carry a gradient.
+        features: What the head sees, of any shapes.
+        parameters: The head's.
+        scale: As for :func:`local_step`.
+
+    Returns:
+        The losses, reduced to scalars, one of which carries the delivery of the gradients, and the anything else.
+
+    Raises:
+        RuntimeError: No key of the losses contains ``'loss'``.
+    """
+    leaves = tuple(feature.detach().requires_grad_(feature.requires_grad) for feature in features)
+    found, rest = head(leaves)
+    losses = reduce_losses(found)
+    trainable = [p for p in parameters if p.requires_grad]
+    inputs = [leaf for leaf in leaves if leaf.requires_grad] + trainable
+    owners = [feature for feature in features if feature.requires_grad] + trainable
+    gradients = _taken(losses, inputs, owners, scale)
+    losses = {name: value.detach() for name, value in losses.items()}
+    if gradients.parameters:
+        carrier = next(name for name in losses if 'loss' in name)
+        losses[carrier] = losses[carrier] + deliver([gradients])
+    return losses, rest
+
+
+def _taken(
+    losses: dict[str, Tensor], inputs: Sequence[Tensor], owners: Sequence[Tensor], scale: 'float | Tensor'
+) -> LocalGradients:
+    """The gradients of the sum of losses with respect to ``inputs``, to be handed to ``owners``."""
+    terms = [value for name, value in losses.items() if 'loss' in name]
+    if not terms:
+        raise RuntimeError(f"a local loss needs a key that contains 'loss', got {list(losses)}")
+    total = sum(terms)
+    received = []
+    if total.requires_grad and inputs:
+        with torch.autocast(total.device.type, enabled=False):
+            gradients = torch.autograd.grad(total * scale, inputs, allow_unused=True)
+        received = _owned([(owner, g) for owner, g in zip(owners, gradients, strict=True) if g is not None])
+    return LocalGradients(
+        parameters=[owner for owner, _ in received],
+        gradients=[g for _, g in received],
+        scale=scale,
+        dtype=torch.promote_types(total.dtype, torch.float32),
+    )
+
+
+def _owned(received: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
     """Give each gradient memory of its own, so that it can be scaled in place: ``a + b`` hands one tensor to both."""
     seen: set[int] = set()
     owned = []

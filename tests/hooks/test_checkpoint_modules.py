@@ -1,4 +1,4 @@
-"""CheckpointModulesHook: the same step, parameter by parameter and buffer by buffer, with less memory."""
+"""CheckpointModulesHook and EarlyLossHook: the same step, parameter by parameter and buffer by buffer, with less memory."""
 
 import copy
 
@@ -16,8 +16,9 @@ from helpers import (
 from mmengine.hub import get_config
 from runners import HOOKS, coco_runner_config, runner, segmentation_runner_config
 
-from manpp_mm.hooks import CheckpointModulesHook
+from manpp_mm.hooks import CheckpointModulesHook, EarlyLossHook
 from manpp_mm.hooks.checkpoint_modules_hook import checkpoint_modules
+from manpp_mm.hooks.early_loss_hook import take_losses_early
 from manpp_mm.models.plain import plain_model
 from manpp_mm.profiling import LiveBytes
 
@@ -85,6 +86,46 @@ def test_same_gradients_and_statistics_with_less_memory(name, kind):
     assert not any({'forward', 'forward_single'} & set(vars(module)) for module in model.modules())
 
 
+@pytest.mark.parametrize('checkpointed', [False, True])
+@pytest.mark.parametrize('kind', ['end-to-end', 'exact', 'local'])
+def test_the_rpns_loss_taken_early(kind, checkpointed):
+    config = two_stage()
+    config.model.rpn_head.feat_channels = 256
+    if kind == 'end-to-end':
+        config.model = plain_model(config.model)
+    elif kind == 'exact':
+        config.model.backbone.gradient = 'exact'
+    model = build(config, hooked=kind == 'local').double()
+    data = detection_batch(model)
+    alive = []
+    model.roi_head.bbox_head.register_forward_pre_hook(lambda *_: alive.append(live.current))
+
+    def run() -> dict:
+        torch.manual_seed(1)
+        model.zero_grad()
+        loss, log = model.parse_losses(model(**data, mode='loss'))
+        loss.backward()
+        return log
+
+    with LiveBytes() as live:
+        plain = run()
+    expected = gradients(model)
+    undo = take_losses_early(model, ['rpn_head'])
+    if checkpointed:
+        undo += checkpoint_modules(model, ['neck', 'rpn_head'])[1]
+    with LiveBytes() as live:
+        early = run()
+    assert_same_gradients(gradients(model), expected, 1e-10)
+    assert {name: value.item() for name, value in early.items()} == pytest.approx(
+        {name: value.item() for name, value in plain.items()}, rel=1e-12
+    )
+    hidden = 2 * 256 * 8 * sum(side**2 for side in (16, 8, 4, 2, 1))  # float64, the RPN's one hidden layer
+    assert alive[0] - alive[1] > 0.5 * hidden
+    for function in undo:
+        function()
+    assert not {'loss', 'loss_and_predict', 'forward_single'} & set(vars(model.rpn_head))
+
+
 def test_a_training_with_accumulation_ends_in_the_same_parameters(tmp_path):
     states = []
     for name in ('kept', 'recomputed'):
@@ -130,3 +171,25 @@ def test_a_second_training_and_evaluation_see_the_module_as_it_was(tmp_path):
     run.train_loop._epoch = run.train_loop._iter = 0
     run.train()
     assert 'forward' not in vars(run.model.neck)
+
+
+def test_early_losses_in_a_training(tmp_path):
+    config = coco_runner_config(tmp_path)
+    config.custom_hooks = [*HOOKS, dict(type='EarlyLossHook', heads=['rpn_head'])]
+    run = runner(config)
+    run.train()
+    assert run.iter == 4
+    assert not {'loss', 'loss_and_predict'} & set(vars(run.model.rpn_head))
+
+
+@pytest.mark.parametrize(
+    ('heads', 'message'),
+    [(['rpn'], "FasterRCNN has no module 'rpn'; there are"), (['neck'], r"'neck' \(FPN\) has no loss\(\) of its own")],
+)
+def test_heads_that_have_no_early_loss(tmp_path, heads, message):
+    config = coco_runner_config(tmp_path)
+    config.custom_hooks = [*HOOKS, dict(type='EarlyLossHook', heads=heads)]
+    with pytest.raises(ValueError, match=message):
+        runner(config).train()
+    with pytest.raises(ValueError, match='must be a list of names'):
+        EarlyLossHook('rpn_head')
