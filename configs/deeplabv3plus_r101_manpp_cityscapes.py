@@ -8,7 +8,7 @@ _base_ = [
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 # Upstream's auxiliary FCN head on layer3 gives way to the local losses.
 model = dict(backbone=_base_.manpp_backbone, auxiliary_head=None)
-model['backbone'] |= dict(cuts=[(1, 1), (2, 7), (2, 15), (3, 0)])
+model['backbone'] |= dict(cuts=[(2, 2), (2, 11), (2, 20)])
 custom_hooks = _base_.manpp_hooks
 default_hooks = _base_.manpp_default_hooks
 randomness = dict(seed=0)

@@ -4,7 +4,7 @@ _base_ = './faster_rcnn_r50_manpp_coco.py'
 model = dict(
     backbone=dict(
         depth=101,
-        cuts=[(1, 3), (2, 11), (2, 22)],
+        cuts=[(2, 0), (2, 11), (2, 21)],
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101'),
     )
 )

@@ -7,7 +7,8 @@ _base_ = [
 ]
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 model = dict(backbone=_base_.manpp_backbone)
-custom_hooks = _base_.manpp_hooks
+# The RPN's loss becomes a gradient before the RoI head runs, which spares its activations.
+custom_hooks = [*_base_.manpp_hooks, dict(type='EarlyLossHook', heads=['rpn_head'])]
 default_hooks = _base_.manpp_default_hooks
 randomness = dict(seed=0)
 # Upstream's FCOS configs clip so; the local losses are FCOS's.

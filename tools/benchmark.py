@@ -71,7 +71,7 @@ def main() -> None:
     amp = getattr(torch, args.amp) if args.amp else None
     batch, *size = args.input
     rows = []
-    for name, varied, images in variants(config, batch, args.depths, args.blocks, args.batches):
+    for name, varied, images in variants(config, batch, tuple(size), args.depths, args.blocks, args.batches):
         bar = ProgressBar(len(args.modes) * (1 + args.repeats), file=sys.stderr)
         found = measure(varied, args.modes, images, tuple(size), args.repeats, device, args.seed, amp, bar.update)
         print(f'\n{name}\n{table(found)}', flush=True)

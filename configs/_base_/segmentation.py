@@ -12,12 +12,11 @@
 
 _base_ = './local_learning.py'
 
-# Cuts after the second unit of layer2 and the second and last unit of layer3 of a ResNet-50, the local losses at stride
-# 8. Measured with tools/benchmark.py on DeepLabV3 at 2 x 512x1024 (float32, CPU): peak live bytes 0.509 of
-# end-to-end's, time of a forward and backward 1.17.
+# Cuts after the third unit of layer2 and the fifth of layer3 of a ResNet-50, what tools/plan_cuts.py finds for two cuts;
+# the local losses at stride 8. Measured with tools/benchmark.py: docs/performance.md.
 manpp_backbone = dict(
     type='LocalResNetV1c',
-    cuts=[(1, 1), (2, 1), (2, 5)],
+    cuts=[(1, 2), (2, 4)],
     local_blocks=None,
     auxiliary=dict(head=dict(type='FCNHead', num_classes=19, channels=256, num_convs=1, concat_input=False)),
 )

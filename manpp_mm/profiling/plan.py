@@ -88,7 +88,8 @@ class Profile:
         init_default_scope(config.get('default_scope', 'mmengine'))
         self.units: list[Cut] = trained_units(config)
         config.model.backbone = with_cuts(backbone, self.units[:-1])
-        step = TrainingStep(config, planned_mode(config), BATCH, SMALL)
+        mode = 'local_checkpointed' if backbone.get('with_cp') else 'local'
+        step = TrainingStep(config, mode, BATCH, SMALL)
         with Footprint(step) as live:
             _mark(step.model, self.units, live)
             step.run()
@@ -198,8 +199,9 @@ def plan(profile: Profile, static: int, budget: int | None = None) -> Plan:
     raise ValueError(
         f'memory_budget={budget / 2**30:.2f}GiB is below the floor: the best plan needs '
         f'{(static + lowest.peak_bytes) / 2**30:.2f}GiB ({static / 2**30:.2f}GiB of them parameters, optimizer state '
-        f'and inputs) with cuts={lowest.cuts}. Take a smaller batch, checkpoint neck and heads (CheckpointModulesHook) '
-        'or units (with_cp=True), or mixed precision'
+        f'and inputs) with cuts={lowest.cuts}. Take a smaller batch, checkpoint neck and heads '
+        "(CheckpointModulesHook), take the RPN's loss early (EarlyLossHook), checkpoint units (with_cp=True), or use "
+        'mixed precision'
     )
 
 
@@ -247,7 +249,7 @@ def plan_config(config: Config) -> None:
         raise ValueError("local_blocks='auto' plans the cuts: set model.backbone.cuts=None")
     budget = backbone.get('memory_budget')
     batch, size = training_input(config)
-    found, static = planned(config, batch, size, None if budget is None else parse_size(budget))
+    found, static = planned(config, batch, size, budget_of(config))
     apply_cuts(config, found.cuts)
     config.manpp_plan = dict(
         memory_budget=budget,
@@ -256,6 +258,12 @@ def plan_config(config: Config) -> None:
         predicted_bytes=static + found.peak_bytes,
         table=plan_table(found, static).splitlines(),
     )
+
+
+def budget_of(config: Config) -> int | None:
+    """A config's ``memory_budget`` in bytes, None without one."""
+    budget = config.model.backbone.get('memory_budget')
+    return None if budget is None else parse_size(budget)
 
 
 def planned(config: Config, batch: int, size: tuple[int, int], budget: int | None) -> tuple[Plan, int]:
@@ -397,13 +405,6 @@ def trained_units(config: Config) -> list[Cut]:
     """The units of a config's backbone from the first that trains on."""
     init_default_scope(config.get('default_scope', 'mmengine'))
     return MODELS.build(with_cuts(config.model.backbone, [], gradient='exact', init_cfg=None)).trained_units
-
-
-def planned_mode(config: Config) -> str:
-    """The mode of :data:`manpp_mm.profiling.MODES` that the config itself asks for."""
-    mode = 'local_checkpointed' if config.model.backbone.get('with_cp') else 'local'
-    hooks = config.get('custom_hooks') or []
-    return mode + HEADS_CHECKPOINTED if any(h.type == 'CheckpointModulesHook' for h in hooks) else mode
 
 
 def _unit_modules(backbone: nn.Module, units: Sequence[Cut]) -> list[nn.Module]:

@@ -16,6 +16,7 @@ from mmengine.structures import PixelData
 from torch import nn
 
 from ..hooks.checkpoint_modules_hook import checkpoint_modules
+from ..hooks.early_loss_hook import take_losses_early
 from ..hooks.local_learning_hook import attach
 from ..models.plain import plain_model
 from .live_bytes import Held, LiveBytes, PeakRecorder
@@ -23,11 +24,16 @@ from .live_bytes import Held, LiveBytes, PeakRecorder
 HEADS_CHECKPOINTED = '_heads_checkpointed'
 _BACKBONES = ('end_to_end', 'end_to_end_checkpointed', 'exact', 'local', 'local_checkpointed', 'frozen')
 MODES = (*_BACKBONES, *(mode + HEADS_CHECKPOINTED for mode in _BACKBONES), 'end_to_end_offloaded')
-"""What can be measured: the backbone's training, with or without neck and heads checkpointed. ``frozen`` is the floor
-that neck and heads set; ``end_to_end_offloaded`` keeps activations in host memory and needs a GPU."""
+"""What can be measured: the backbone's training, with or without neck and heads checkpointed (and the RPN's loss taken
+early). ``local`` and ``exact`` run with a config's own CheckpointModulesHook and EarlyLossHook, the others without;
+``frozen`` is the floor that neck and heads set; ``end_to_end_offloaded`` keeps activations in host memory and needs a
+GPU."""
 
-HEADS = ('neck', 'rpn_head', 'bbox_head', 'roi_head.mask_head', 'decode_head')
+HEADS = ('neck', 'bbox_head', 'roi_head.mask_head', 'decode_head')
 """The modules that ``_heads_checkpointed`` checkpoints where a model has them."""
+
+EARLY = ('rpn_head',)
+"""The heads whose losses it takes early; checkpointing the RPN as well was measured to spare nothing more."""
 
 
 @dataclass
@@ -109,9 +115,7 @@ class TrainingStep:
         if self._local:
             self.model.backbone.sync_auxiliary()
             attach(self.model, self._scaler)
-        if mode.endswith(HEADS_CHECKPOINTED):
-            present = dict(self.model.named_modules())
-            checkpoint_modules(self.model, [name for name in HEADS if name in present])
+        self._spare_heads(config, mode)
         if config.get('default_scope') == 'mmseg':
             drawn = draw_segmentation(self.model.num_classes, batch, size, seed)
         else:
@@ -119,6 +123,20 @@ class TrainingStep:
             head = head[-1] if isinstance(head, nn.ModuleList) else head  # a cascade
             drawn = draw_detection(head.num_classes, batch, size, getattr(self.model, 'with_mask', False))
         self.data = self.model.data_preprocessor(drawn, True)
+
+    def _spare_heads(self, config: Config, mode: str) -> None:
+        """Checkpoint modules and take losses early, as the config's hooks and the mode say."""
+        modules, heads = [], []
+        if self._local or mode.startswith('exact'):
+            for hook in config.get('custom_hooks') or []:
+                modules += hook.modules if hook.type == 'CheckpointModulesHook' else []
+                heads += hook.heads if hook.type == 'EarlyLossHook' else []
+        if mode.endswith(HEADS_CHECKPOINTED):
+            present = dict(self.model.named_modules())
+            modules += [name for name in HEADS if name in present]
+            heads += [name for name in EARLY if name in present]
+        checkpoint_modules(self.model, list(dict.fromkeys(modules)))
+        take_losses_early(self.model, list(dict.fromkeys(heads)), self._scaler)
 
     def run(self) -> None:
         """One forward and backward; gradients are dropped afterwards."""

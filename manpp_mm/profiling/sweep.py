@@ -6,10 +6,13 @@ from collections.abc import Iterator, Sequence
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
+from .plan import apply_cuts, budget_of, planned
+
 
 def variants(
     config: Config,
     batch: int,
+    size: tuple[int, int],
     depths: Sequence[int] | None = None,
     blocks: 'Sequence[int | str] | None' = None,
     batches: Sequence[int] | None = None,
@@ -19,8 +22,9 @@ def variants(
     Args:
         config: The config of a block-local detector or segmentor.
         batch: The batch where ``batches`` is None.
+        size: Height and width of an image in pixels, which ``'auto'`` plans for.
         depths: Depths of the backbone. Without ``blocks`` its number of local blocks stays.
-        blocks: Values of ``local_blocks``.
+        blocks: Values of ``local_blocks``; ``'auto'`` plans the lowest peak.
         batches: Images a step.
 
     Yields:
@@ -42,6 +46,8 @@ def variants(
             backbone.cuts = None
         if number is not None:
             words.append(f'{number} blocks')
+        if backbone.get('local_blocks') == 'auto':
+            apply_cuts(varied, planned(varied, images, size, budget_of(varied))[0].cuts)
         if batches is not None:
             words.append(f'batch {images}')
         yield ', '.join(words), varied, images

@@ -110,7 +110,7 @@ def test_builds_at_full_size(path):
     config = Config.fromfile(path)
     init_default_scope(config.default_scope)
     backbone = MODELS.build(config.model).backbone
-    assert len(backbone.auxiliary) == len(backbone.cuts) >= 2
+    assert len(backbone.auxiliary) == len(backbone.cuts) >= 1
 
 
 @pytest.mark.slow

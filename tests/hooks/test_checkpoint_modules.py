@@ -1,4 +1,4 @@
-"""CheckpointModulesHook and EarlyLossHook: the same step, parameter by parameter and buffer by buffer, with less memory."""
+"""CheckpointModulesHook and EarlyLossHook: the same step, every parameter and buffer, with less memory."""
 
 import copy
 
