@@ -10,7 +10,7 @@
 _base_ = './local_learning.py'
 
 # Cuts after layer2 and layer3 of a ResNet-50, local losses at strides 16 and 32. Measured with tools/benchmark.py on
-# Faster R-CNN at 2 x 800x1333 (stem and layer1 frozen, float32, CPU): peak live bytes 0.515 of end-to-end's, time of a
+# Faster R-CNN at 2 x 800x1333 (stem and layer1 frozen, float32, CPU): peak live bytes 0.524 of end-to-end's, time of a
 # forward and backward 0.94; a frozen backbone, the floor that neck and heads set, needs 0.436.
 manpp_backbone = dict(
     type='LocalResNet',

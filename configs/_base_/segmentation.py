@@ -13,7 +13,7 @@
 _base_ = './local_learning.py'
 
 # Cuts after the second unit of layer2 and the second and last unit of layer3 of a ResNet-50, the local losses at stride
-# 8. Measured with tools/benchmark.py on DeepLabV3 at 2 x 512x1024 (float32, CPU): peak live bytes 0.509 of
+# 8. Measured with tools/benchmark.py on DeepLabV3 at 2 x 512x1024 (float32, CPU): peak live bytes 0.536 of
 # end-to-end's, time of a forward and backward 1.17.
 manpp_backbone = dict(
     type='LocalResNetV1c',
