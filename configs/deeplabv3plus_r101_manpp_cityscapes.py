@@ -1,5 +1,5 @@
 # DeepLabV3+ R101-d8 on Cityscapes, 40k iterations at 512x1024. Its decoder reads layer1 as well and sends no gradient
-# there, for layer1 belongs to a local block. Measured as DeepLabV3 R50: peak live bytes 0.403 of end-to-end's.
+# there, for layer1 belongs to a local block.
 _base_ = [
     'mmseg::deeplabv3plus/deeplabv3plus_r101-d8_4xb2-40k_cityscapes-512x1024.py',
     './_base_/segmentation.py',

@@ -1,4 +1,4 @@
-# Faster R-CNN X101-32x4d-FPN on COCO. Measured as R50: peak live bytes 0.390 of end-to-end's.
+# Faster R-CNN X101-32x4d-FPN on COCO.
 _base_ = './faster_rcnn_r101_manpp_coco.py'
 model = dict(
     backbone=dict(

@@ -1,5 +1,4 @@
-# PSPNet R50-d8 on Cityscapes, 40k iterations at 512x1024, the backbone trained block by block. Measured as
-# DeepLabV3 R50: peak live bytes 0.544 of end-to-end's.
+# PSPNet R50-d8 on Cityscapes, 40k iterations at 512x1024, the backbone trained block by block.
 _base_ = [
     'mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py',
     './_base_/segmentation.py',

@@ -1,7 +1,6 @@
 # RetinaNet R50-FPN on COCO after the MAN++ authors' recipe: four blocks at the stage ends, all of the backbone trained,
 # each auxiliary network a RetinaNet head with towers of two convolutions on the pyramid levels of its stride: 8; 16;
 # 32, 64 and 128, with anchors of 4 times the stride (32; 64; 128, 256 and 512 pixels). The schedule is upstream's.
-# Peak live bytes 0.742 of end-to-end's (2 x 800x1333, float32).
 _base_ = [
     'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
     './_base_/detection.py',

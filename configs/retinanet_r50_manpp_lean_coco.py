@@ -1,5 +1,5 @@
-# RetinaNet R50-FPN on COCO with lean auxiliary networks: cuts after layer2's first unit and layer3, one-level FCOS heads.
-# All of the backbone trains, as in retinanet_r50_manpp_coco.py, its twin after the authors' recipe.
+# RetinaNet R50-FPN on COCO with lean auxiliary networks: cuts after layer2's first unit and layer3, one-level FCOS
+# heads. All of the backbone trains, as in retinanet_r50_manpp_coco.py, its twin after the authors' recipe.
 _base_ = [
     'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
     './_base_/detection.py',

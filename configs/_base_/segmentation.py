@@ -12,8 +12,8 @@
 
 _base_ = './local_learning.py'
 
-# Cuts after the third unit of layer2 and the fifth of layer3 of a ResNet-50, what tools/plan_cuts.py finds for two cuts;
-# the local losses at stride 8. Measured with tools/benchmark.py: docs/performance.md.
+# Cuts after the third unit of layer2 and the fifth of layer3 of a ResNet-50, what tools/plan_cuts.py finds for two; the
+# local losses at stride 8. Measured with tools/benchmark.py: docs/performance.md.
 manpp_backbone = dict(
     type='LocalResNetV1c',
     cuts=[(1, 2), (2, 4)],
