@@ -83,6 +83,17 @@ def test_a_switch_between_exact_and_local(tmp_path, stretch):
 
 
 @pytest.mark.slow
+def test_heads_checkpointed_and_losses_taken_early(tmp_path):
+    config = detector(tmp_path)
+    config.find_unused_parameters = False
+    hooks = [
+        dict(type='CheckpointModulesHook', modules=['neck', 'roi_head.bbox_head']),
+        dict(type='EarlyLossHook', heads=['rpn_head']),
+    ]
+    check(config, train(config, tmp_path, *hooks))
+
+
+@pytest.mark.slow
 def test_images_without_objects_on_one_rank(tmp_path):
     config = detector(tmp_path, empty=(0, 2))
     config.train_dataloader.sampler.shuffle = False

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import segmentor_config
 from processes import execute, free_port
 from runners import HOOKS, segmentation_runner_config
+
+from manpp_mm.profiling import TrainingStep
 
 pytestmark = [
     pytest.mark.gpu,
@@ -48,6 +51,16 @@ def test_float16_losses_stay_beside_float32s(tmp_path, data, config):
     for name in ('loss', *(key for key in full[0] if key.startswith('block') and 'loss' in key)):
         ends = [statistics.mean(line[name] for line in run[-20:]) for run in (full, half)]
         assert ends[1] == pytest.approx(ends[0], rel=0.1), name
+
+
+@pytest.mark.parametrize('mode', ['end_to_end', 'local'])
+def test_live_bytes_are_the_allocators_beyond_workspaces(mode):
+    torch.backends.cudnn.benchmark = False
+    config = segmentor_config(base_channels=32, stem_channels=32)
+    config.model.decode_head.in_channels = 256
+    step = TrainingStep(config, mode, 8, (256, 256), device='cuda')
+    step.run()  # the allocator and cuDNN warm up
+    assert step.peak_bytes() == pytest.approx(step.allocated_bytes(), rel=0.1)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason='there are no two GPUs')

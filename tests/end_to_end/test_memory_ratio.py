@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from manpp_mm.profiling import measure
+from manpp_mm.profiling import TrainingStep, measure
+from manpp_mm.profiling.footprint import footprint
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 
@@ -28,3 +29,20 @@ def test_faster_rcnn():
 def test_deeplabv3():
     ratio = ratios('deeplabv3_r101_manpp_cityscapes.py', ['local', 'local_checkpointed', 'frozen'], (256, 512))
     assert ratio['frozen'] < ratio['local_checkpointed'] < ratio['local'] <= 0.46
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('name', 'size'),
+    [
+        ('fcos_r50_manpp_coco.py', (400, 672)),
+        ('mask_rcnn_r50_manpp_coco.py', (400, 672)),
+        ('pspnet_r50_manpp_cityscapes.py', (256, 512)),
+        ('deeplabv3plus_r101_manpp_cityscapes.py', (256, 512)),
+    ],
+)
+def test_predicted_peaks(name, size):
+    config = Config.fromfile(CONFIGS / name)
+    for mode in ('end_to_end', 'local'):
+        predicted = footprint(config, mode).peak_at(2, size)
+        assert predicted == pytest.approx(TrainingStep(config, mode, 2, size).peak_bytes(), rel=0.1), mode

@@ -23,6 +23,7 @@ CASES = {
     'detector, one block': (detector_config, dict(cuts=None, local_blocks=1)),
     'segmentor': (segmentor_config, dict()),
     'segmentor, checkpointed units': (segmentor_config, dict(with_cp=True)),
+    'segmentor, checkpointed units alone': (segmentor_config, dict(cuts=None, local_blocks=1, with_cp=True)),
 }
 
 
@@ -54,11 +55,27 @@ def test_two_steps_equal_the_plain_models(name):
             loss.backward()
             optimizer.step()
         assert_same_gradients(gradients(exact), gradients(plain), 1e-10)
+        for (name, found), expected in zip(exact.named_parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-14, msg=name)
         for (name, found), expected in zip(exact.named_buffers(), plain.buffers(), strict=True):
             assert torch.equal(found, expected), name
     moved = [key for key, value in plain.state_dict().items() if not torch.equal(value, start[key])]
     live = not plain.backbone.norm_eval
     assert any('running_mean' in key for key in moved if key.startswith('backbone')) == live
+
+
+def test_mixed_precision():
+    exact = build(segmentor_config(gradient='exact'), hooked=False)
+    plain = build(plain_of(segmentor_config()), hooked=False)
+    plain.load_state_dict(exact.state_dict())
+    data = segmentation_batch(plain)
+    for model in (exact, plain):
+        torch.manual_seed(0)
+        with torch.autocast('cpu', torch.bfloat16):
+            loss, _ = model.parse_losses(model(**data, mode='loss'))
+        loss.backward()
+    assert_same_gradients(gradients(exact), gradients(plain), 1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(exact.buffers(), plain.buffers(), strict=True))
 
 
 def test_what_is_frozen_is_not_run_again():
