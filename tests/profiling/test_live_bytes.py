@@ -63,7 +63,9 @@ def test_what_is_alive_at_the_peak_with_its_module():
     first, second = live.largest(2)
     assert (first.module, first.shape, first.nbytes, first.backward) == ('1.0', (16, 64), 16 * 64 * 4, False)
     assert (second.module, second.shape) == ('0', (16, 8))
-    with PeakRecorder(model, [*model.parameters(), x]) as live:
-        model(x).sum().backward()
-    assert any(held.backward for held in live.largest(10))
+    wide, x = nn.Linear(64, 64, bias=False), torch.rand(16, 64)
+    with PeakRecorder(wide, [wide.weight, x]) as live:
+        wide(x).sum().backward()
+    gradient = live.largest(1)[0]
+    assert (gradient.shape, gradient.backward) == ((64, 64), True)
     assert sum(held.nbytes for held in live.largest(100)) == live.peak
