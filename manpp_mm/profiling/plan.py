@@ -55,7 +55,7 @@ class _Unit:
     forward: float
     """Most alive in forward, from the unit's start."""
     auxiliary: float
-    """Most that the auxiliary network's forward and backward add to what is kept."""
+    """Most that forward and backward of the auxiliary network (after the last unit: of neck and heads) add to it."""
     backward: float
     """Most that backward adds to what is kept, the auxiliary network's gradients apart."""
     gradients: int
@@ -93,40 +93,32 @@ class Profile:
         with Footprint(step) as live:
             _mark(step.model, self.units, live)
             step.run()
-            live.mark('end')
+            live.mark(f'unit{len(self.units)}')
         line = live.at(batch, padded(config, size))
         built = step.model.backbone
         grads = [_gradient_bytes(unit) for unit in _unit_modules(built, self.units)]
         grads[0] += sum(map(_gradient_bytes, built.stem_modules()))
+        # Neck and heads are to the last unit what auxiliary networks are to the others.
         auxiliary = [_gradient_bytes(network) for network in built.auxiliary]
-        names = [f'unit{j}' for j in range(len(self.units))]
+        auxiliary.append(sum(_gradient_bytes(m) for name, m in step.model.named_children() if name != 'backbone'))
         self._units: list[_Unit] = []
         self._base: list[float] = []
         """Alive where each unit starts, gradients apart: its input and the features kept for the neck."""
-        for j, (name, following) in enumerate(pairwise([*names, 'end'])):
-            start = line.now(name)
+        for j in range(len(self.units)):
+            unit, network, back, following = f'unit{j}', f'auxiliary{j}', f'back{j}', f'unit{j + 1}'
+            start = line.now(unit)
+            kept = line.now(network) - start
             self._base.append(start - sum(grads[:j]) - sum(auxiliary[:j]))
-            last = following == 'end'
-            kept = line.now('heads' if last else f'auxiliary{j}') - start
             self._units.append(
                 _Unit(
                     kept=kept,
-                    forward=line.highest(name, 'heads' if last else f'auxiliary{j}') - start,
-                    auxiliary=line.highest(*(('heads', 'tail') if last else (f'auxiliary{j}', f'back{j}')))
-                    - start
-                    - kept,
-                    backward=line.highest('tail' if last else f'back{j}', following)
-                    - start
-                    - kept
-                    - (0 if last else auxiliary[j]),
+                    forward=line.highest(unit, network) - start,
+                    auxiliary=line.highest(network, back) - start - kept,
+                    backward=line.highest(back, following) - start - kept - auxiliary[j],
                     gradients=grads[j],
-                    auxiliary_gradients=0 if last else auxiliary[j],
+                    auxiliary_gradients=auxiliary[j],
                 )
             )
-        head_gradients = sum(_gradient_bytes(m) for name, m in step.model.named_children() if name != 'backbone')
-        # The heads' gradients stay while the last block runs backward, as an auxiliary network's do.
-        self._units[-1].backward -= head_gradients
-        self._units[-1].auxiliary_gradients = head_gradients
 
     def _block(self, first: int, last: int) -> float:
         """The most alive while the units from ``first`` to ``last`` learn, beyond what was there before."""
@@ -441,7 +433,7 @@ def _mark(model: nn.Module, units: Sequence[Cut], live: Footprint) -> None:
         network.register_forward_pre_hook(auxiliary)
 
     def heads(module: nn.Module, args: tuple, outputs: Sequence[Tensor]) -> None:
-        live.mark('heads')
-        outputs[-1].register_hook(lambda gradient: live.mark('tail'))
+        live.mark(f'auxiliary{len(units) - 1}')
+        outputs[-1].register_hook(lambda gradient: live.mark(f'back{len(units) - 1}'))
 
     backbone.register_forward_hook(heads)
