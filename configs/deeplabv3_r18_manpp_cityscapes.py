@@ -5,7 +5,7 @@ model = dict(
     backbone=dict(
         depth=18,
         cuts=[(1, 0)],
-        auxiliary=dict(head=dict(channels=128)),
+        auxiliary=dict(projection=None),  # the unit itself has 128 channels
     ),
     decode_head=dict(in_channels=512, channels=128),
 )

@@ -5,6 +5,7 @@ model = dict(backbone=_base_.manpp_backbone, auxiliary_head=None)
 model['backbone'] |= dict(
     cuts=[(1, 1)],
     auxiliary=dict(
+        projection=None,
         head=dict(type='FCNHead', num_classes=6, channels=64, num_convs=1, concat_input=False, loss_decode=_base_.loss)
     ),
 )
