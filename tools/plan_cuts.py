@@ -16,7 +16,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of a block-local detector or segmentor')
     parser.add_argument(
-        '--memory', help="budget for parameters, optimizer state, inputs and the step's peak: '6GiB'; none: lowest peak"
+        '--memory',
+        help="budget for parameters, optimizer state, inputs and the step's peak: '6GiB'; default the config's "
+        'memory_budget, without one the lowest peak',
     )
     parser.add_argument(
         '--input', nargs=3, type=int, metavar=('N', 'H', 'W'), help="images, height, width; default the config's"
@@ -40,7 +42,7 @@ def main() -> None:
     if args.cfg_options is not None:
         config.merge_from_dict(args.cfg_options)
     MMLogger.get_instance('mmengine', log_level='WARNING')
-    budget = planning.parse_size(args.memory) if args.memory else None
+    budget = planning.parse_size(args.memory) if args.memory else planning.budget_of(config)
     batch, size = (args.input[0], tuple(args.input[1:])) if args.input else planning.training_input(config)
     print(f'{args.config}, {batch} images of {size[0]}x{size[1]}, float32, predicted from small images\n')
     found, static = planning.planned(config, batch, size, budget)

@@ -1,6 +1,6 @@
 """The hook that turns a head's loss into gradients before the next head runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -8,6 +8,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
 from torch import nn
 
 from ..local import early_loss
@@ -86,6 +87,18 @@ def take_losses_early(
     return undo[::-1]
 
 
+def _carries_gradient(value: Any) -> bool:
+    if isinstance(value, torch.Tensor):
+        return value.requires_grad
+    if isinstance(value, Mapping):
+        return any(map(_carries_gradient, value.values()))
+    if isinstance(value, (list, tuple)):
+        return any(map(_carries_gradient, value))
+    if isinstance(value, BaseDataElement):
+        return any(map(_carries_gradient, value.values()))
+    return False
+
+
 class _EarlyCall:
     """A head's ``loss`` or ``loss_and_predict``, its gradients taken at once while the head trains."""
 
@@ -99,6 +112,8 @@ class _EarlyCall:
         if not (self.module.training and torch.is_grad_enabled()):
             return self.original(x, *args, **kwargs)
 
+        self._check(x, args, kwargs)
+
         def head(features: tuple[torch.Tensor, ...]) -> tuple[dict, Any]:
             found = self.original(features, *args, **kwargs)
             return found if self.predicts else (found, None)
@@ -108,3 +123,13 @@ class _EarlyCall:
             scale = self.loss_scaler.scale(torch.ones((), device=x[0].device))
         losses, predictions = early_loss(head, x, self.module.parameters(), scale)
         return (losses, predictions) if self.predicts else losses
+
+    def _check(self, x: Any, args: tuple, kwargs: dict) -> None:
+        name = type(self.module).__name__
+        if not (isinstance(x, (list, tuple)) and all(isinstance(level, torch.Tensor) for level in x)):
+            raise ValueError(f'EarlyLossHook: the loss of {name} does not start from a list of feature maps')
+        if _carries_gradient(args) or _carries_gradient(kwargs):
+            raise ValueError(
+                f"EarlyLossHook: the loss of {name} takes another head's output, whose gradient would be lost: remove "
+                'it from heads'
+            )

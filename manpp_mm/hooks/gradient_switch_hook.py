@@ -12,7 +12,8 @@ class GradientSwitchHook(Hook):
     """Switches a local backbone to exact gradients for a stretch of the schedule, and back.
 
     In the stretch each block is checkpointed and the task's gradient flows through all of them: the gradients of
-    end-to-end training at about the memory of local training. The auxiliary networks wait; under DDP their gradients
+    end-to-end training at about the memory of local training. The auxiliary networks do not learn meanwhile (momentum
+    branches go on following their units); under DDP their gradients
     are zero and not absent there, so that weight decay and SGD's momentum may move them. The phase follows from the
     iteration, so that a resumed run keeps it.
 
@@ -55,13 +56,14 @@ class GradientSwitchHook(Hook):
                 f'GradientSwitchHook: end={self.end} is not after begin={self.begin}: the exact stretch would be empty'
             )
 
-    def before_run(self, runner: Runner) -> None:
-        """Refuse what cannot be switched.
+    def before_train(self, runner: Runner) -> None:
+        """Find the stretch's iterations; refuse what cannot be switched.
 
         Raises:
             ValueError: See the class.
         """
-        if find_local_backbone(unwrapped(runner.model)).gradient == 'exact':
+        backbone = find_local_backbone(unwrapped(runner.model))
+        if backbone.cuts and not len(backbone.auxiliary):
             raise ValueError(
                 "GradientSwitchHook switches a local backbone: remove model.backbone.gradient='exact', or the hook to "
                 'train by exact gradients throughout'
@@ -71,13 +73,7 @@ class GradientSwitchHook(Hook):
                 'GradientSwitchHook changes the graph, which DDP with static_graph=True forbids: set '
                 'model_wrapper_cfg.static_graph=False'
             )
-
-    def before_train(self, runner: Runner) -> None:
-        """Find the stretch's iterations.
-
-        Raises:
-            ValueError: See the class.
-        """
+        backbone.switch_gradient('local')  # an interrupted training may have left the other
         total = runner.max_iters
         first = self._iteration(runner, self.begin)
         stop = total if self.end is None else self._iteration(runner, self.end)

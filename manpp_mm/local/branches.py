@@ -114,7 +114,8 @@ class _FrozenBatchNorm(TorchFunctionMode):
         scale = (var + eps).rsqrt() if weight is None else weight * (var + eps).rsqrt()
         shift = -mean * scale if bias is None else bias - mean * scale
         shape = (1, -1, *(1,) * (x.dim() - 2))
-        return (x * scale.to(x.dtype).view(shape)).add_(shift.to(x.dtype).view(shape))
+        # As torch's own in half precision: computed in the statistics' type.
+        return (x * scale.view(shape)).add_(shift.view(shape)).to(x.dtype)
 
 
 @torch.no_grad()

@@ -37,9 +37,17 @@ class Footprint(LiveBytes):
 
     Args:
         step: A step on :data:`BATCH` images of :data:`SMALL` pixels.
+
+    Raises:
+        ValueError: The model's preprocessor pads them to another size.
     """
 
     def __init__(self, step: TrainingStep) -> None:
+        if tuple(step.data['inputs'].shape[-2:]) != SMALL:
+            raise ValueError(
+                'memory is predicted from images whose sides are multiples of 32: '
+                'model.data_preprocessor.pad_size_divisor must divide 32'
+            )
         super().__init__(step.kept())
         self._shapes = {tuple(p.shape) for p in step.model.parameters()}
         self._kinds: dict[int, int] = {}

@@ -237,6 +237,8 @@ def plan_config(config: Config) -> None:
         ValueError: The budget is no size or below the floor, or the cuts cannot be planned.
     """
     backbone = config.model.backbone
+    if backbone.get('gradient') == 'exact':
+        raise ValueError("local_blocks='auto' plans block-local training: set cuts for model.backbone.gradient='exact'")
     if backbone.get('cuts') is not None:
         raise ValueError("local_blocks='auto' plans the cuts: set model.backbone.cuts=None")
     budget = backbone.get('memory_budget')

@@ -97,8 +97,8 @@ class TrainingStep:
         self._amp = amp
         model = config.model.copy() if self._local or backbone == 'exact' else plain_model(config.model)
         model['backbone'] = dict(model['backbone'], init_cfg=None, with_cp=backbone.endswith('_checkpointed'))
-        if backbone == 'exact':
-            model['backbone']['gradient'] = 'exact'
+        if backbone == 'exact' or self._local:
+            model['backbone']['gradient'] = 'exact' if backbone == 'exact' else 'local'
         model.pop('pretrained', None)
         if model.get('data_preprocessor', {}).get('size') is not None:
             model['data_preprocessor'] = dict(model['data_preprocessor'], size=size)  # a segmentor pads to it

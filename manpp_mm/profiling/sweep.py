@@ -1,5 +1,6 @@
 """Variants of a config: other depths, numbers of blocks and batches."""
 
+import copy
 import itertools
 from collections.abc import Iterator, Sequence
 
@@ -34,7 +35,7 @@ def variants(
         ValueError: A depth whose units have other widths than the config's, so that neck and heads do not fit.
     """
     for depth, number, images in itertools.product(depths or [None], blocks or [None], batches or [batch]):
-        varied = config.copy()
+        varied = copy.deepcopy(config)  # Config.copy is shallow
         backbone = varied.model.backbone
         words = []
         if depth is not None:

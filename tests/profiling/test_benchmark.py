@@ -69,7 +69,7 @@ def test_sweeps():
 
 def test_reports(tmp_path):
     calls = []
-    found = measure(segmentor_config(), ['end_to_end', 'local'], 1, SIZE, repeats=2, progress=lambda: calls.append(1))
+    found = measure(segmentor_config(), ['end_to_end', 'local'], 2, SIZE, repeats=2, progress=lambda: calls.append(1))
     assert len(calls) == 2 * 3
     lines = table(found).splitlines()
     assert lines[1].split()[:3] == ['end_to_end', f'{found["end_to_end"].peak_bytes / 1e6:.0f}', '1.000']
@@ -86,13 +86,13 @@ def test_reports(tmp_path):
 def test_the_tools(tmp_path):
     config = 'configs/deeplabv3_r18_manpp_cityscapes.py'
     done = execute(
-        sys.executable, 'tools/benchmark.py', config, '--input', 1, 64, 128, '--repeats', 1, '--modes', 'end_to_end',
+        sys.executable, 'tools/benchmark.py', config, '--input', 2, 64, 128, '--repeats', 1, '--modes', 'end_to_end',
         'local', '--peak', 3, '--json', tmp_path / 'a.json', '--plot', tmp_path / 'a.png',
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'alive at the peak of local' in done.stdout
     figures = json.loads((tmp_path / 'a.json').read_text())
-    assert (figures['config'], figures['input']) == (config, [1, 64, 128])
+    assert (figures['config'], figures['input']) == (config, [2, 64, 128])
     assert set(figures['modes']) == {'end_to_end', 'local'}
     assert figures['modes']['local']['step_seconds'] > 0
     assert (tmp_path / 'a.png').exists()
