@@ -39,11 +39,13 @@ class Plan:
         cuts: The cuts.
         blocks: Units of each local block from the first unit that trains on, and the bytes alive at its peak.
         peak_bytes: The highest of them.
+        auxiliary_bytes: Parameters, buffers and optimizer state of the auxiliary networks.
     """
 
     cuts: list[Cut]
     blocks: list[tuple[list[Cut], int]]
     peak_bytes: int
+    auxiliary_bytes: int
 
 
 @dataclass
@@ -101,6 +103,7 @@ class Profile:
         # Neck and heads are to the last unit what auxiliary networks are to the others.
         auxiliary = [_gradient_bytes(network) for network in built.auxiliary]
         auxiliary.append(sum(_gradient_bytes(m) for name, m in step.model.named_children() if name != 'backbone'))
+        self._static = [static_bytes(config, n.parameters(), n.buffers()) for n in built.auxiliary]
         self._units: list[_Unit] = []
         self._base: list[float] = []
         """Alive where each unit starts, gradients apart: its input and the features kept for the neck."""
@@ -167,7 +170,8 @@ class Profile:
         for a, b in pairwise([-1, *cuts, len(self._units) - 1]):
             parts.append((self.units[a + 1 : b + 1], round(before[a + 1] + kept + blocks[a + 1][b])))
             kept += self._units[b].auxiliary_gradients
-        return Plan([self.units[b] for b in cuts], parts, max(peak for _, peak in parts))
+        static = sum(self._static[b] for b in cuts)
+        return Plan([self.units[b] for b in cuts], parts, max(peak for _, peak in parts), static)
 
 
 def plan(profile: Profile, static: int, budget: int | None = None) -> Plan:
@@ -175,7 +179,7 @@ def plan(profile: Profile, static: int, budget: int | None = None) -> Plan:
 
     Args:
         profile: A model's.
-        static: Bytes of what is there before a step.
+        static: Bytes of what is there before a step, without auxiliary networks.
         budget: Bytes for everything, or None.
 
     Raises:
@@ -186,8 +190,9 @@ def plan(profile: Profile, static: int, budget: int | None = None) -> Plan:
     if budget is None:
         return lowest
     for found in plans:
-        if static + found.peak_bytes <= budget:
+        if static + found.auxiliary_bytes + found.peak_bytes <= budget:
             return found
+    static += lowest.auxiliary_bytes
     raise ValueError(
         f'memory_budget={budget / 2**30:.2f}GiB is below the floor: the best plan needs '
         f'{(static + lowest.peak_bytes) / 2**30:.2f}GiB ({static / 2**30:.2f}GiB of them parameters, optimizer state '
@@ -249,7 +254,7 @@ def plan_config(config: Config) -> None:
         memory_budget=budget,
         input=[batch, *size],
         cuts=[list(cut) for cut in found.cuts],
-        predicted_bytes=static + found.peak_bytes,
+        predicted_bytes=static + found.auxiliary_bytes + found.peak_bytes,
         table=plan_table(found, static).splitlines(),
     )
 
@@ -279,8 +284,9 @@ def plan_table(found: Plan, static: int) -> str:
     for index, (units, peak) in enumerate(found.blocks):
         words = str(units[0]) if len(units) == 1 else f'{units[0]} to {units[-1]}'
         lines.append(f'{index:<8}{words:<28}{len(units):>7}{peak / 1e6:>10.0f}')
+    before = static + found.auxiliary_bytes
     lines.append(
-        f'cuts={found.cuts}: {found.peak_bytes / 1e6:.0f} MB at the peak, and {static / 1e6:.0f} MB of parameters, '
+        f'cuts={found.cuts}: {found.peak_bytes / 1e6:.0f} MB at the peak, and {before / 1e6:.0f} MB of parameters, '
         'optimizer state and inputs'
     )
     return '\n'.join(lines)
