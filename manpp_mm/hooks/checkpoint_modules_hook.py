@@ -35,9 +35,7 @@ class CheckpointModulesHook(Hook):
     """
 
     def __init__(self, modules: Sequence[str]) -> None:
-        if isinstance(modules, str) or not modules or not all(isinstance(name, str) for name in modules):
-            raise ValueError(f"CheckpointModulesHook: modules={modules!r} must be a list of names, ['neck'] say")
-        self.modules = list(modules)
+        self.modules = checked_names(modules, 'CheckpointModulesHook: modules', 'neck')
         self._undo: list[Callable[[], None]] = []
         self._unseen: dict[str, _CheckpointedCall] = {}
 
@@ -105,6 +103,17 @@ def checkpoint_modules(
         calls[name] = call
         undo.append(partial(restore, module, call.method, previous))
     return calls, undo[::-1]
+
+
+def checked_names(names: Sequence[str], key: str, example: str) -> list[str]:
+    """A hook's list of module names.
+
+    Raises:
+        ValueError: It is none; the message names the hook's key.
+    """
+    if isinstance(names, str) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'{key}={names!r} must be a list of names, [{example!r}] say')
+    return list(names)
 
 
 def find_modules(model: nn.Module, names: Sequence[str], hook: str) -> dict[str, nn.Module]:

@@ -13,7 +13,8 @@ from torch import nn
 
 from ..local import early_loss
 from ..models.local_backbone import unwrapped
-from .checkpoint_modules_hook import find_modules, restore
+from .checkpoint_modules_hook import checked_names, find_modules, restore
+from .trunk_optimizer import loss_scale
 
 
 @HOOKS.register_module()
@@ -37,9 +38,7 @@ class EarlyLossHook(Hook):
     """
 
     def __init__(self, heads: Sequence[str]) -> None:
-        if isinstance(heads, str) or not heads or not all(isinstance(name, str) for name in heads):
-            raise ValueError(f"EarlyLossHook: heads={heads!r} must be a list of names, ['rpn_head'] say")
-        self.heads = list(heads)
+        self.heads = checked_names(heads, 'EarlyLossHook: heads', 'rpn_head')
         self._undo: list[Callable[[], None]] = []
 
     def before_train(self, runner: Runner) -> None:
@@ -118,9 +117,7 @@ class _EarlyCall:
             found = self.original(features, *args, **kwargs)
             return found if self.predicts else (found, None)
 
-        scale = 1.0
-        if self.loss_scaler is not None and self.loss_scaler.is_enabled():
-            scale = self.loss_scaler.scale(torch.ones((), device=x[0].device))
+        scale = loss_scale(self.loss_scaler, x[0].device)
         losses, predictions = early_loss(head, x, self.module.parameters(), scale)
         return (losses, predictions) if self.predicts else losses
 

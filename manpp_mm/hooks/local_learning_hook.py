@@ -13,7 +13,7 @@ from torch import nn
 
 from ..models.local_backbone import LocalBackbone, find_local_backbone, unwrapped
 from .momentum_hook import MomentumHook
-from .trunk_optimizer import trunk_optim_wrapper
+from .trunk_optimizer import loss_scale, trunk_optim_wrapper
 from .unsupported import refuse_unsupported
 
 _attached: 'WeakKeyDictionary[nn.Module, list]' = WeakKeyDictionary()
@@ -140,9 +140,7 @@ class _LocalForward:
         call = inspect.signature(model.forward).bind(*args, **kwargs).arguments
         self.opened = call.get('mode') == 'loss'
         targets = call.get('data_samples') if self.opened else None
-        scale = 1.0
-        if self.loss_scaler is not None and self.loss_scaler.is_enabled():
-            scale = self.loss_scaler.scale(torch.ones((), device=next(model.parameters()).device))
+        scale = loss_scale(self.loss_scaler, next(model.parameters()).device)
         preprocessor = model.data_preprocessor
         statistics = (preprocessor.mean, preprocessor.std) if hasattr(preprocessor, 'mean') else None
         self.backbone.begin_local_step(targets, scale, statistics)

@@ -1,5 +1,6 @@
-"""Which optimizer steps the backbone."""
+"""Which optimizer steps the backbone, and what scales the losses of float16 training."""
 
+import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import nn
 
@@ -19,3 +20,10 @@ def trunk_optim_wrapper(optim_wrapper: 'OptimWrapper | OptimWrapperDict', backbo
             'needs all of them in one'
         )
     return holders[0]
+
+
+def loss_scale(loss_scaler: 'torch.amp.GradScaler | None', device: torch.device) -> 'float | torch.Tensor':
+    """The factor of a loss scaler, on the device and without a synchronisation; 1 without one."""
+    if loss_scaler is None or not loss_scaler.is_enabled():
+        return 1.0
+    return loss_scaler.scale(torch.ones((), device=device))
