@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--batch-size',
         choices=['auto'],
-        help='also find the largest batch that fits the budget for each way to train',
+        help='find the largest batch that fits the budget for each way to train, with the cuts of the lowest peak',
     )
     parser.add_argument('--plan-only', action='store_true', help='do not measure other ways to train')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value ...')
@@ -45,7 +45,7 @@ def main() -> None:
     budget = planning.parse_size(args.memory) if args.memory else planning.budget_of(config)
     batch, size = (args.input[0], tuple(args.input[1:])) if args.input else planning.training_input(config)
     print(f'{args.config}, {batch} images of {size[0]}x{size[1]}, float32, predicted from small images\n')
-    found, static = planning.planned(config, batch, size, budget)
+    found, static = planning.planned(config, batch, size, None if args.batch_size else budget)
     print(planning.plan_table(found, static))
     if not args.plan_only:
         planning.apply_cuts(config, found.cuts)

@@ -1,6 +1,6 @@
 """The hook that checkpoints named modules of a model: neck and heads, once the backbone is off the peak."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from ..local import checkpointed
 from ..models.local_backbone import LocalBackbone, unwrapped
+from .replaced_method import ReplacedMethod, checked_names, find_modules
 
 
 @HOOKS.register_module()
@@ -34,10 +35,15 @@ class CheckpointModulesHook(Hook):
         >>> custom_hooks = [*_base_.manpp_hooks, dict(type='CheckpointModulesHook', modules=['neck', 'rpn_head'])]
     """
 
+    priority = 'ABOVE_NORMAL'
+
     def __init__(self, modules: Sequence[str]) -> None:
         self.modules = checked_names(modules, 'CheckpointModulesHook: modules', 'neck')
-        self._undo: list[Callable[[], None]] = []
-        self._unseen: dict[str, _CheckpointedCall] = {}
+        self._unseen: dict[str, CheckpointedCall] = {}
+
+    def before_run(self, runner: Runner) -> None:
+        """Drop what an interrupted training left, before EMAHook copies it."""
+        self.after_train(runner)
 
     def before_train(self, runner: Runner) -> None:
         """Checkpoint the modules.
@@ -45,8 +51,7 @@ class CheckpointModulesHook(Hook):
         Raises:
             ValueError: See the class.
         """
-        self.after_train(runner)
-        self._unseen, self._undo = checkpoint_modules(unwrapped(runner.model), self.modules)
+        self._unseen = checkpoint_modules(unwrapped(runner.model), self.modules)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: 'dict | None' = None, outputs: 'dict | None' = None
@@ -56,97 +61,70 @@ class CheckpointModulesHook(Hook):
         Raises:
             ValueError: One was not.
         """
-        model = unwrapped(runner.model)
-        for name, call in self._unseen.items():
-            if not call.ran:
-                inside = [f'{name}.{child}' for child, _ in model.get_submodule(name).named_children()]
-                raise ValueError(
-                    f'CheckpointModulesHook: the {call.method}() of modules={name!r} did not run in training, so '
-                    f'nothing was checkpointed. Remove it or name a module inside: {", ".join(inside) or "none"}'
-                )
+        check_ran(self._unseen)
         self._unseen = {}
 
     def after_train(self, runner: Runner) -> None:
         """Leave the modules as they were."""
-        for undo in self._undo:
-            undo()
-        self._undo, self._unseen = [], {}
+        CheckpointedCall.remove_all(unwrapped(runner.model))
+        self._unseen = {}
 
 
-def checkpoint_modules(
-    model: nn.Module, names: Sequence[str]
-) -> 'tuple[dict[str, _CheckpointedCall], list[Callable[[], None]]]':
-    """Checkpoint modules of a model in training.
+def checkpoint_modules(model: nn.Module, names: Sequence[str]) -> 'dict[str, CheckpointedCall]':
+    """Checkpoint modules of a model in training, until ``CheckpointedCall.remove_all(model)``.
 
     Args:
         model: A detector or segmentor, unwrapped.
         names: See :class:`CheckpointModulesHook`.
 
     Returns:
-        By name what replaces the module's ``forward`` (``forward_single`` of a head that maps over levels), and
-        functions that undo it.
+        By name what replaces the module's ``forward`` (``forward_single`` of a head that maps over levels).
 
     Raises:
         ValueError: A name that the model does not have, or its local backbone.
     """
-    calls: dict[str, _CheckpointedCall] = {}
-    undo: list[Callable[[], None]] = []
-    for name, module in find_modules(model, names, 'CheckpointModulesHook').items():
+    modules = find_modules(model, names, 'CheckpointModulesHook')
+    for name, module in modules.items():
         if isinstance(module, LocalBackbone):
             raise ValueError(
                 f'CheckpointModulesHook: {name!r} is trained block by block; to checkpoint inside it set '
                 f"model.{name}.with_cp=True (units) or gradient='exact' (blocks)"
             )
-        call = _CheckpointedCall(module)
-        previous = vars(module).get(call.method)
-        setattr(module, call.method, call)
-        calls[name] = call
-        undo.append(partial(restore, module, call.method, previous))
-    return calls, undo[::-1]
+    return {name: CheckpointedCall(module, _checkpointed_method(module)) for name, module in modules.items()}
 
 
-def checked_names(names: Sequence[str], key: str, example: str) -> list[str]:
-    """A hook's list of module names.
+def check_ran(calls: 'Mapping[str, CheckpointedCall]') -> None:
+    """After a training step: was every checkpointed module run?
 
     Raises:
-        ValueError: It is none; the message names the hook's key.
+        ValueError: One was not; the message names the hook's key.
     """
-    if isinstance(names, str) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f'{key}={names!r} must be a list of names, [{example!r}] say')
-    return list(names)
+    for name, call in calls.items():
+        if not call.ran:
+            inside = [f'{name}.{child}' for child, _ in call.module.named_children()]
+            raise ValueError(
+                f'CheckpointModulesHook: the {call.method}() of modules={name!r} did not run in training, so nothing '
+                f'was checkpointed. Remove it or name a module inside: {", ".join(inside) or "none"}'
+            )
 
 
-def find_modules(model: nn.Module, names: Sequence[str], hook: str) -> dict[str, nn.Module]:
-    """The named modules of a model.
+def _checkpointed_method(module: nn.Module) -> str:
+    """``forward_single`` where the class whose ``forward`` runs, or one derived from it, defines that."""
 
-    Raises:
-        ValueError: The model does not have one; the message names the hook and what there is.
-    """
-    modules = dict(model.named_modules())
-    for name in names:
-        if name not in modules or not name:
-            known = [n for n in modules if n and n.count('.') <= 1 and not n.startswith(('backbone.', 'data_prep'))]
-            raise ValueError(f'{hook}: {type(model).__name__} has no module {name!r}; there are {", ".join(known)}')
-    return {name: modules[name] for name in names}
+    def defined(method: str) -> int:
+        order = type(module).__mro__
+        return next((place for place, kind in enumerate(order) if method in vars(kind)), len(order))
+
+    return 'forward_single' if defined('forward_single') <= defined('forward') else 'forward'
 
 
-def restore(module: nn.Module, method: str, previous: Any) -> None:
-    """Undo that a module's method was replaced on the module itself, by ``previous`` where there was one."""
-    delattr(module, method)
-    if previous is not None:
-        setattr(module, method, previous)
-
-
-class _CheckpointedCall:
+class CheckpointedCall(ReplacedMethod):
     """A module's own method, checkpointed while the module trains."""
 
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        self.method = 'forward_single' if hasattr(module, 'forward_single') else 'forward'
-        self.original = getattr(module, self.method)
-        self.ran = False
+    ran = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the method; in training keep its inputs alone."""
         if not (self.module.training and torch.is_grad_enabled()):
             return self.original(*args, **kwargs)
         self.ran = True

@@ -1,7 +1,6 @@
 """The hook that turns a head's loss into gradients before the next head runs."""
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,8 +12,8 @@ from torch import nn
 
 from ..local import early_loss
 from ..models.local_backbone import unwrapped
-from .checkpoint_modules_hook import checked_names, find_modules, restore
-from .trunk_optimizer import loss_scale
+from .replaced_method import ReplacedMethod, checked_names, find_modules
+from .trunk_optimizer import loss_scale, optim_wrapper_of
 
 
 @HOOKS.register_module()
@@ -31,15 +30,22 @@ class EarlyLossHook(Hook):
 
     Raises:
         ValueError: ``heads`` is not a list of names. At the start of training: a name that the model does not have,
-            or a module that computes no loss from features.
+            a module without a loss of its own, or one whose parameters several optimizers hold. At the first step: a
+            loss that does not start from a list of feature maps, that takes another head's output, or that has no
+            term.
 
     Example:
         >>> custom_hooks = [*_base_.manpp_hooks, dict(type='EarlyLossHook', heads=['rpn_head'])]
     """
 
+    priority = 'ABOVE_NORMAL'
+
     def __init__(self, heads: Sequence[str]) -> None:
         self.heads = checked_names(heads, 'EarlyLossHook: heads', 'rpn_head')
-        self._undo: list[Callable[[], None]] = []
+
+    def before_run(self, runner: Runner) -> None:
+        """Drop what an interrupted training left, before EMAHook copies it."""
+        self.after_train(runner)
 
     def before_train(self, runner: Runner) -> None:
         """Wrap the heads' losses.
@@ -47,43 +53,35 @@ class EarlyLossHook(Hook):
         Raises:
             ValueError: See the class.
         """
-        self.after_train(runner)
-        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
-        self._undo = take_losses_early(unwrapped(runner.model), self.heads, scaler)
+        model = unwrapped(runner.model)
+        for name, head in find_modules(model, self.heads, 'EarlyLossHook').items():
+            optim_wrapper = optim_wrapper_of(runner.optim_wrapper, head, f'model.{name}')
+            take_losses_early(model, [name], getattr(optim_wrapper, 'loss_scaler', None))
 
     def after_train(self, runner: Runner) -> None:
         """Leave the heads as they were."""
-        for undo in self._undo:
-            undo()
-        self._undo = []
+        EarlyCall.remove_all(unwrapped(runner.model))
 
 
 def take_losses_early(
     model: nn.Module, names: Sequence[str], loss_scaler: 'torch.amp.GradScaler | None' = None
-) -> list[Callable[[], None]]:
-    """Wrap the losses of heads.
+) -> None:
+    """Wrap the losses of heads, until ``EarlyCall.remove_all(model)``.
 
     Args:
         model: A detector, unwrapped.
         names: See :class:`EarlyLossHook`.
         loss_scaler: The scaler of float16 training.
 
-    Returns:
-        Functions that undo it.
-
     Raises:
         ValueError: See :class:`EarlyLossHook`.
     """
-    undo: list[Callable[[], None]] = []
     for name, module in find_modules(model, names, 'EarlyLossHook').items():
         methods = [method for method in ('loss', 'loss_and_predict') if hasattr(module, method)]
         if not methods:
             raise ValueError(f'EarlyLossHook: {name!r} ({type(module).__name__}) has no loss() of its own')
         for method in methods:
-            previous = vars(module).get(method)
-            setattr(module, method, _EarlyCall(module, method, loss_scaler))
-            undo.append(partial(restore, module, method, previous))
-    return undo[::-1]
+            EarlyCall(module, method, loss_scaler)
 
 
 def _carries_gradient(value: Any) -> bool:
@@ -98,28 +96,30 @@ def _carries_gradient(value: Any) -> bool:
     return False
 
 
-class _EarlyCall:
+class EarlyCall(ReplacedMethod):
     """A head's ``loss`` or ``loss_and_predict``, its gradients taken at once while the head trains."""
 
     def __init__(self, module: nn.Module, method: str, loss_scaler: 'torch.amp.GradScaler | None') -> None:
-        self.module = module
-        self.original = getattr(module, method)
-        self.predicts = method == 'loss_and_predict'
+        super().__init__(module, method)
         self.loss_scaler = loss_scaler
 
     def __call__(self, x: 'Sequence[torch.Tensor]', *args: Any, **kwargs: Any) -> Any:
+        """Run the method; in training return losses whose gradients are taken already."""
         if not (self.module.training and torch.is_grad_enabled()):
             return self.original(x, *args, **kwargs)
-
         self._check(x, args, kwargs)
+        predicts = self.method == 'loss_and_predict'
 
         def head(features: tuple[torch.Tensor, ...]) -> tuple[dict, Any]:
             found = self.original(features, *args, **kwargs)
-            return found if self.predicts else (found, None)
+            losses, rest = found if predicts else (found, None)
+            if not any('loss' in name for name in losses):
+                raise ValueError(f'EarlyLossHook: {type(self.module).__name__} computes no loss: remove it from heads')
+            return losses, rest
 
         scale = loss_scale(self.loss_scaler, x[0].device)
         losses, predictions = early_loss(head, x, self.module.parameters(), scale)
-        return (losses, predictions) if self.predicts else losses
+        return (losses, predictions) if predicts else losses
 
     def _check(self, x: Any, args: tuple, kwargs: dict) -> None:
         name = type(self.module).__name__

@@ -1,10 +1,14 @@
 """The hook that trains a stretch of the schedule by exact gradients."""
 
+import re
+
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from ..models.local_backbone import LocalBackbone, find_local_backbone, unwrapped
+
+_BLOCK_SCALAR = re.compile(r'train/block\d+\.')
 
 
 @HOOKS.register_module()
@@ -107,11 +111,13 @@ class GradientSwitchHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Leave a local backbone behind."""
-        self._switch(runner, 'local')
+        find_local_backbone(unwrapped(runner.model)).switch_gradient('local')
 
     @staticmethod
     def _switch(runner: Runner, gradient: str) -> None:
         backbone: LocalBackbone = find_local_backbone(unwrapped(runner.model))
         if backbone.gradient != gradient:
             backbone.switch_gradient(gradient)
+            for name in [name for name in runner.message_hub.log_scalars if _BLOCK_SCALAR.match(name)]:
+                del runner.message_hub.log_scalars[name]  # else the log repeats the blocks' last losses
             runner.logger.info(f'From iteration {runner.iter} on the backbone trains by {gradient} gradients.')

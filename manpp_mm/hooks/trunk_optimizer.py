@@ -1,4 +1,4 @@
-"""Which optimizer steps the backbone, and what scales the losses of float16 training."""
+"""Which optimizer steps a module, and what scales the losses of float16 training."""
 
 import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -11,13 +11,27 @@ def trunk_optim_wrapper(optim_wrapper: 'OptimWrapper | OptimWrapperDict', backbo
     Raises:
         ValueError: They are spread over several optimizers, or none holds them.
     """
+    return optim_wrapper_of(optim_wrapper, backbone, 'the local backbone')
+
+
+def optim_wrapper_of(optim_wrapper: 'OptimWrapper | OptimWrapperDict', module: nn.Module, name: str) -> OptimWrapper:
+    """Return the one optimizer wrapper that holds a module's trainable parameters.
+
+    Args:
+        optim_wrapper: The Runner's.
+        module: The module.
+        name: What the error calls it.
+
+    Raises:
+        ValueError: They are spread over several optimizers, or none holds them.
+    """
     wrappers = list(optim_wrapper.values()) if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
-    trained = {id(p) for p in backbone.parameters() if p.requires_grad}
+    trained = {id(p) for p in module.parameters() if p.requires_grad}
     holders = [w for w in wrappers if any(id(p) in trained for group in w.param_groups for p in group['params'])]
     if len(holders) != 1:
         raise ValueError(
-            f"{len(holders)} optimizers of optim_wrapper hold the local backbone's parameters; block-local training "
-            'needs all of them in one'
+            f'{len(holders)} optimizers of optim_wrapper hold the trainable parameters of {name}, whose gradients are '
+            'taken inside forward: one has to hold them all'
         )
     return holders[0]
 

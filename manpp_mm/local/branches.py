@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from .checkpoint import checkpointed
-
 BRANCHES = ('learnable', 'momentum')
 
 
@@ -35,7 +33,6 @@ class Branches(nn.Module):
             initialised or loaded.
         branches: Which of ``'learnable'`` and ``'momentum'`` there are.
         scaling: With both branches ``'learnable'`` (as None) or a fixed s in [0, 2].
-        with_cp: Whether to checkpoint each branch.
 
     Raises:
         ValueError: Other branches, or a scaling that does not fit them.
@@ -49,7 +46,6 @@ class Branches(nn.Module):
         unit: nn.Module,
         branches: Collection[str] = BRANCHES,
         scaling: 'str | float | None' = None,
-        with_cp: bool = False,
     ) -> None:
         super().__init__()
         if isinstance(branches, str) or sorted(branches) not in ([], ['learnable'], ['momentum'], sorted(BRANCHES)):
@@ -63,7 +59,6 @@ class Branches(nn.Module):
             scaling = 'learnable'
         if scaling not in (None, 'learnable') and not (isinstance(scaling, (int, float)) and 0 <= scaling <= 2):
             raise ValueError(f"scaling={scaling!r} must be 'learnable' or a number in [0, 2]")
-        self.with_cp = with_cp
         self.learnable = copy.deepcopy(unit) if 'learnable' in branches else None
         self.momentum = copy.deepcopy(unit).requires_grad_(False) if 'momentum' in branches else None
         self.delta = nn.Parameter(torch.zeros(())) if scaling == 'learnable' else None
@@ -75,19 +70,14 @@ class Branches(nn.Module):
         return self._fixed if self.delta is None else 1 + self.delta
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs = [
-            checkpointed(run, x, modules=[branch]) if self.with_cp else run(x)
-            for branch, run in ((self.learnable, self.learnable), (self.momentum, self._run_momentum))
-            if branch is not None
-        ]
+        outputs = [] if self.learnable is None else [self.learnable(x)]
+        if self.momentum is not None:
+            with _FrozenBatchNorm():
+                outputs.append(self.momentum(x))
         if len(outputs) == 2:
             s = self.scaling
             return s * outputs[0] + (2 - s) * outputs[1]
         return outputs[0] if outputs else x
-
-    def _run_momentum(self, x: Tensor) -> Tensor:
-        with _FrozenBatchNorm():
-            return self.momentum(x)
 
     def sync(self, unit: nn.Module) -> None:
         """Copy the unit's parameters and buffers into the branches."""

@@ -97,13 +97,6 @@ def local_step(
             tensor hook, which would fire twice.
     """
     trainable = list(dict.fromkeys(p for p in parameters if p.requires_grad))
-    for parameter in trainable:
-        if parameter._backward_hooks:
-            raise RuntimeError(
-                f'a parameter of shape {tuple(parameter.shape)} in a local block has a tensor hook '
-                '(Tensor.register_hook), which would fire twice: when the gradient is computed and when it is '
-                'delivered. Use Tensor.register_post_accumulate_grad_hook instead.'
-            )
     outputs = block(x.detach())
     if isinstance(outputs, Tensor):
         outputs = (outputs,)
@@ -141,7 +134,7 @@ def early_loss(
         The losses, reduced to scalars, one of which carries the delivery of the gradients, and the anything else.
 
     Raises:
-        RuntimeError: No key of the losses contains ``'loss'``.
+        RuntimeError: No key of the losses contains ``'loss'``, or a parameter has a tensor hook.
     """
     leaves = tuple(feature.detach().requires_grad_(feature.requires_grad) for feature in features)
     found, rest = head(leaves)
@@ -161,6 +154,13 @@ def _taken(
     losses: dict[str, Tensor], inputs: Sequence[Tensor], owners: Sequence[Tensor], scale: 'float | Tensor'
 ) -> LocalGradients:
     """The gradients of the sum of losses with respect to ``inputs``, to be handed to ``owners``."""
+    for owner in owners:
+        if owner.is_leaf and owner._backward_hooks:
+            raise RuntimeError(
+                f'a parameter of shape {tuple(owner.shape)} in a local block or a head of EarlyLossHook has a tensor '
+                'hook (Tensor.register_hook), which would fire twice: when the gradient is computed and when it is '
+                'delivered. Use Tensor.register_post_accumulate_grad_hook instead.'
+            )
     terms = [value for name, value in losses.items() if 'loss' in name]
     if not terms:
         raise RuntimeError(f"a local loss needs a key that contains 'loss', got {list(losses)}")

@@ -35,7 +35,6 @@ class AuxiliaryNetwork(BaseModule):
             ``num_outs=3`` gives the heads levels of one, two and four times the stride. ``in_channels`` follows.
         reconstruction: None, or arguments of :class:`ReconstructionHead`.
         loss_weight: Factor of all losses of this block.
-        with_cp: Whether to checkpoint each branch.
 
     Raises:
         ValueError: A head is unknown, has no ``loss`` or lacks an argument, or keys exclude each other; the message
@@ -58,14 +57,13 @@ class AuxiliaryNetwork(BaseModule):
         neck: Mapping | None = None,
         reconstruction: Mapping | None = None,
         loss_weight: float = 1.0,
-        with_cp: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(loss_weight, (int, float)) or loss_weight <= 0:
             raise ValueError(f'auxiliary.loss_weight={loss_weight!r} must be a positive number')
         self.loss_weight = loss_weight
         try:
-            self.branches = Branches(unit, branches, scaling, with_cp=with_cp)
+            self.branches = Branches(unit, branches, scaling)
         except ValueError as error:
             raise ValueError(f'auxiliary.{error}') from None
         in_channels, stride = unit_geometry if branches else block_geometry

@@ -42,7 +42,8 @@ class LocalBackbone:
         gradient: ``'local'``, or ``'exact'``; then there are no auxiliary networks. ``GradientSwitchHook`` switches a
             local backbone to exact gradients for a stretch of the schedule.
         memory_budget: With ``local_blocks='auto'`` the size to plan for, ``'6GiB'`` say; None plans the lowest peak.
-        args, kwargs: The parent backbone's. ``with_cp=True`` checkpoints each unit and each branch, non-reentrant.
+        args, kwargs: The parent backbone's. ``with_cp=True`` checkpoints each unit, non-reentrant; not the
+            branches, whose backward follows their forward at once.
 
     Raises:
         ValueError: For cuts or an auxiliary network that do not fit the backbone; the message names the key.
@@ -137,7 +138,6 @@ class LocalBackbone:
                     block_geometry=self.stage_geometry(self.block_units[block][-1][0]),
                     unit_geometry=self.stage_geometry(stage),
                     norm_cfg=self.norm_cfg,
-                    with_cp=self.with_cp,
                     **entry,
                 )
             )
@@ -180,6 +180,16 @@ class LocalBackbone:
         prefix_auxiliary = f'{prefix}auxiliary.'
         own = {prefix_auxiliary + name: value.shape for name, value in self.auxiliary.state_dict().items()}
         found = {name: value.shape for name, value in state_dict.items() if name.startswith(prefix_auxiliary)}
+        if found and self.cuts and not len(self.auxiliary):
+            # state_dict is a copy: load_state_dict makes one, and one for each child.
+            for name in found:
+                del state_dict[name]
+            print_log(
+                f'The auxiliary networks in the checkpoint ({len(found)} entries under {prefix_auxiliary!r}) are left '
+                "aside: gradient='exact' has none.",
+                logger='current',
+            )
+            found = {}
         # Other shapes in projections and heads (other classes) are reported as anywhere in a model; what the branches
         # and cuts are is another matter.
         differing = sorted(

@@ -142,7 +142,7 @@ def padded(config: Config, size: tuple[int, int]) -> tuple[int, int]:
 
 
 def static_bytes(config: Config, parameters: Iterable[torch.nn.Parameter], buffers: Iterable[Tensor]) -> int:
-    """Bytes of parameters, buffers and of the optimizer's state."""
+    """Bytes of parameters, buffers and optimizer state, and of the gradients that accumulation keeps between steps."""
     from mmengine.registry import OPTIMIZERS
 
     parameters = list(parameters)
@@ -151,7 +151,8 @@ def static_bytes(config: Config, parameters: Iterable[torch.nn.Parameter], buffe
     probe.grad = torch.ones(7)
     optimizer.step()
     states = sum(isinstance(v, Tensor) and v.numel() == 7 for v in optimizer.state[probe].values())
+    accumulates = config.optim_wrapper.get('accumulative_counts', 1) > 1
     return (
         sum(t.numel() * t.element_size() for t in (*parameters, *buffers))
-        + states * sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
+        + (states + accumulates) * sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
     )  # fmt: skip

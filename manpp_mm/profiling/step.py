@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 from torch import nn
 
-from ..hooks.checkpoint_modules_hook import checkpoint_modules
+from ..hooks.checkpoint_modules_hook import check_ran, checkpoint_modules
 from ..hooks.early_loss_hook import take_losses_early
 from ..hooks.local_learning_hook import attach
 from ..models.plain import plain_model
@@ -133,9 +133,9 @@ class TrainingStep:
                 heads += hook.heads if hook.type == 'EarlyLossHook' else []
         if mode.endswith(HEADS_CHECKPOINTED):
             present = dict(self.model.named_modules())
-            modules += [name for name in HEADS if name in present]
-            heads += [name for name in EARLY if name in present]
-        checkpoint_modules(self.model, list(dict.fromkeys(modules)))
+            modules += [name for head in HEADS if head in present for name in _single(present[head], head)]
+            heads += [name for name in EARLY if hasattr(present.get(name), 'loss_by_feat')]
+        self._checkpointed = checkpoint_modules(self.model, list(dict.fromkeys(modules)))
         take_losses_early(self.model, list(dict.fromkeys(heads)), self._scaler)
 
     def run(self) -> None:
@@ -147,6 +147,7 @@ class TrainingStep:
             loss, _ = self.model.parse_losses(self.model(**self.data, mode='loss'))
         self._scaler.scale(loss).backward()
         self.model.zero_grad(set_to_none=True)
+        check_ran(self._checkpointed)
 
     def kept(self) -> list[torch.Tensor]:
         """What is there before the step: parameters, buffers and inputs."""
@@ -228,6 +229,11 @@ def measure(
         )
         for mode in modes
     }
+
+
+def _single(module: nn.Module, name: str) -> list[str]:
+    """The name of a module, or those of a cascade's members."""
+    return [f'{name}.{member}' for member in range(len(module))] if isinstance(module, nn.ModuleList) else [name]
 
 
 def _synchronize() -> None:

@@ -13,12 +13,17 @@ from helpers import (
     segmentation_batch,
     segmentor_config,
 )
+from mmengine.hooks import EMAHook, Hook
 from mmengine.hub import get_config
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import MODELS as MODELS_REGISTRY
+from mmengine.structures import InstanceData
 from runners import HOOKS, coco_runner_config, runner, segmentation_runner_config
 
 from manpp_mm.hooks import CheckpointModulesHook, EarlyLossHook
-from manpp_mm.hooks.checkpoint_modules_hook import checkpoint_modules
-from manpp_mm.hooks.early_loss_hook import take_losses_early
+from manpp_mm.hooks.checkpoint_modules_hook import CheckpointedCall, checkpoint_modules
+from manpp_mm.hooks.early_loss_hook import EarlyCall, take_losses_early
+from manpp_mm.hooks.replaced_method import ReplacedMethod
 from manpp_mm.models.plain import plain_model
 from manpp_mm.profiling import LiveBytes
 
@@ -48,6 +53,15 @@ MODELS = {
 }
 
 
+def replaced(model) -> set[str]:
+    """The modules of which a method is replaced."""
+    return {
+        name
+        for name, module in model.named_modules()
+        if any(isinstance(value, ReplacedMethod) for value in vars(module).values())
+    }
+
+
 def step(model, data) -> int:
     """One forward and backward; returns the bytes that forward keeps for backward."""
     torch.manual_seed(1)
@@ -74,16 +88,16 @@ def test_same_gradients_and_statistics_with_less_memory(name, kind):
     expected, moved = gradients(model), copy.deepcopy(dict(model.named_buffers()))
     model.load_state_dict(start)
     model.zero_grad()
-    calls, undo = checkpoint_modules(model, names)
+    calls = checkpoint_modules(model, names)
     found = step(model, data)
     assert all(call.ran for call in calls.values())
     assert_same_gradients(gradients(model), expected, 1e-10)
     for key, value in model.named_buffers():
         assert torch.equal(value, moved[key]), key
     assert plain - found > 100_000  # bytes; at this size gradients of parameters are most of what is kept
-    for function in undo:
-        function()
-    assert not any({'forward', 'forward_single'} & set(vars(module)) for module in model.modules())
+    assert replaced(model) == set(names)
+    CheckpointedCall.remove_all(model)
+    assert not replaced(model)
 
 
 @pytest.mark.parametrize('checkpointed', [False, True])
@@ -100,30 +114,34 @@ def test_the_rpns_loss_taken_early(kind, checkpointed):
     alive = []
     model.roi_head.bbox_head.register_forward_pre_hook(lambda *_: alive.append(live.current))
 
+    start = copy.deepcopy(model.state_dict())
+
     def run() -> dict:
         torch.manual_seed(1)
         model.zero_grad()
+        model.load_state_dict(start)
         loss, log = model.parse_losses(model(**data, mode='loss'))
         loss.backward()
         return log
 
     with LiveBytes() as live:
         plain = run()
-    expected = gradients(model)
-    undo = take_losses_early(model, ['rpn_head'])
+    expected, moved = gradients(model), copy.deepcopy(dict(model.named_buffers()))
+    take_losses_early(model, ['rpn_head'])
     if checkpointed:
-        undo += checkpoint_modules(model, ['neck', 'rpn_head'])[1]
+        checkpoint_modules(model, ['neck', 'rpn_head'])
     with LiveBytes() as live:
         early = run()
     assert_same_gradients(gradients(model), expected, 1e-10)
+    assert all(torch.equal(value, moved[key]) for key, value in model.named_buffers())
+    assert not torch.equal(moved['neck.fpn_convs.0.bn.running_mean'], start['neck.fpn_convs.0.bn.running_mean'])
     assert {name: value.item() for name, value in early.items()} == pytest.approx(
         {name: value.item() for name, value in plain.items()}, rel=1e-12
     )
     hidden = 2 * 256 * 8 * sum(side**2 for side in (16, 8, 4, 2, 1))  # float64, the RPN's one hidden layer
     assert alive[0] - alive[1] > 0.5 * hidden
-    for function in undo:
-        function()
-    assert not {'loss', 'loss_and_predict', 'forward_single'} & set(vars(model.rpn_head))
+    EarlyCall.remove_all(model)
+    assert replaced(model) == ({'neck', 'rpn_head'} if checkpointed else set())
 
 
 def test_a_training_with_accumulation_ends_in_the_same_parameters(tmp_path):
@@ -162,24 +180,157 @@ def test_modules_must_be_a_list_of_names(modules):
         CheckpointModulesHook(modules)
 
 
-def test_a_second_training_and_evaluation_see_the_module_as_it_was(tmp_path):
+class Watcher(Hook):
+    """What is replaced in training, whether it was run in validation, and an end with the second iteration."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, interrupt: bool = False) -> None:
+        self.interrupt, self.seen, self.calls = interrupt, [], []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.seen.append(replaced(runner.model))
+        if self.interrupt and runner.iter == 1:
+            raise KeyboardInterrupt
+
+    def before_val(self, runner):
+        call = runner.model.neck.forward
+        call.ran = False
+        self.calls.append(call)
+
+
+BOTH = [
+    *HOOKS,
+    dict(type='CheckpointModulesHook', modules=['neck']),
+    dict(type='CheckpointModulesHook', modules=['neck', 'rpn_head']),
+    dict(type='EarlyLossHook', heads=['rpn_head']),
+]
+
+
+def test_a_second_training_and_evaluation_see_the_modules_as_they_were(tmp_path):
     config = coco_runner_config(tmp_path, validate=True)
-    config.custom_hooks = [*HOOKS, dict(type='CheckpointModulesHook', modules=['neck'])]
+    config.custom_hooks = BOTH
     run = runner(config)
+    watcher = Watcher()
+    run.register_hook(watcher)
     run.train()
-    assert 'forward' not in vars(run.model.neck)
+    assert watcher.seen == [{'neck', 'rpn_head'}] * 4
+    assert len(watcher.calls) == 2
+    assert not any(call.ran for call in watcher.calls)
+    assert not replaced(run.model)
     run.train_loop._epoch = run.train_loop._iter = 0
     run.train()
-    assert 'forward' not in vars(run.model.neck)
+    assert watcher.seen == [{'neck', 'rpn_head'}] * 8
+    assert not replaced(run.model)
 
 
-def test_early_losses_in_a_training(tmp_path):
+def test_a_training_after_an_interrupted_one_replaces_once(tmp_path):
     config = coco_runner_config(tmp_path)
-    config.custom_hooks = [*HOOKS, dict(type='EarlyLossHook', heads=['rpn_head'])]
+    config.custom_hooks = BOTH
     run = runner(config)
-    run.train()
-    assert run.iter == 4
-    assert not {'loss', 'loss_and_predict'} & set(vars(run.model.rpn_head))
+    run.register_hook(Watcher(interrupt=True))
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    assert replaced(run.model) == {'neck', 'rpn_head'}
+    config = coco_runner_config(tmp_path)
+    config.custom_hooks = [*HOOKS, dict(type='CheckpointModulesHook', modules=['neck']), *BOTH[-1:]]
+    config.custom_hooks += [dict(type='EMAHook', momentum=0.5)]
+    again = runner(config)
+    again.model = run.model
+    watcher = Watcher()
+    again.register_hook(watcher)
+    again.train()
+    assert watcher.seen == [{'neck', 'rpn_head'}] * 4
+    assert not replaced(again.model)
+    ema = next(hook for hook in again.hooks if isinstance(hook, EMAHook))
+    assert not replaced(ema.ema_model.module)
+
+
+def test_a_copy_of_a_checkpointed_model_is_one_of_its_own():
+    model = build(two_stage(), hooked=False)
+    checkpoint_modules(model, ['neck'])
+    twin = copy.deepcopy(model)
+    assert twin.neck.forward.module is twin.neck
+    assert twin.neck.forward.original.__self__ is twin.neck
+
+
+@pytest.mark.parametrize(
+    ('kind', 'method'),
+    [
+        ('RetinaHead', 'forward_single'),
+        ('FCOSHead', 'forward_single'),
+        ('RTMDetHead', 'forward'),  # inherits ATSSHead's forward_single and does not call it
+        ('TOODHead', 'forward'),
+    ],
+)
+def test_a_heads_method_that_runs_is_the_one_that_is_checkpointed(kind, method):
+    head = MODELS_REGISTRY.get(f'mmdet.{kind}')(num_classes=3, in_channels=32, feat_channels=32, **HEAD_KEYS[kind])
+    holder = torch.nn.ModuleDict(dict(bbox_head=head)).train()
+    calls = checkpoint_modules(holder, ['bbox_head'])
+    levels = [torch.rand(2, 32, side, side) for side in (16, 8, 4, 2, 1)]
+    with LiveBytes(exclude=[*head.parameters(), *head.buffers(), *levels]) as live:
+        outputs = head(levels)
+        kept = live.current
+    assert calls['bbox_head'].method == method
+    assert calls['bbox_head'].ran
+    outputs = [level for output in outputs for level in output]
+    # One hidden map of all levels takes 87 296 bytes; each head here has at least two hidden ones.
+    assert kept - sum(output.untyped_storage().nbytes() for output in outputs) < 20_000
+
+
+ATSS_KEYS = dict(
+    anchor_generator=dict(
+        type='AnchorGenerator', ratios=[1.0], octave_base_scale=8, scales_per_octave=1, strides=[8, 16, 32, 64, 128]
+    ),
+    loss_cls=dict(type='FocalLoss', use_sigmoid=True),
+)
+HEAD_KEYS = dict(
+    RetinaHead={},
+    FCOSHead=dict(strides=[8, 16, 32, 64, 128]),
+    TOODHead=ATSS_KEYS,
+    RTMDetHead=dict(
+        anchor_generator=dict(type='MlvlPointGenerator', offset=0, strides=[8, 16, 32, 64, 128]),
+        loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True),
+        with_objectness=False,
+    ),
+)
+
+
+def unscaled_gradient(model, data) -> torch.Tensor:
+    """In float32 the gradient of the RPN's classification loss of weight 1."""
+    head = model.rpn_head
+    weight, head.loss_cls.loss_weight = head.loss_cls.loss_weight, 1.0
+    torch.manual_seed(1)
+    model.parse_losses(dict(loss=model(**data, mode='loss')['loss_rpn_cls']))[0].backward()
+    head.loss_cls.loss_weight = weight
+    return head.rpn_conv.weight.grad.clone()
+
+
+def test_float16_losses_taken_early_do_not_underflow():
+    config = detector_config()
+    config.model = plain_model(config.model)
+    model = build(config, hooked=False)
+    model.rpn_head.loss_bbox.loss_weight = 0.0
+    model.rpn_head.loss_cls.loss_weight = 1e-5
+    data = detection_batch(model)
+
+    def rpn_gradient() -> torch.Tensor:
+        torch.manual_seed(1)
+        model.zero_grad()
+        with torch.autocast('cpu', torch.float16):
+            losses = model(**data, mode='loss')
+        model.parse_losses(dict(loss=losses['loss_rpn_cls']))[0].backward()
+        return model.rpn_head.rpn_conv.weight.grad.clone()
+
+    def error(scaler) -> float:
+        take_losses_early(model, ['rpn_head'], scaler)
+        found = rpn_gradient()
+        EarlyCall.remove_all(model)
+        return (torch.linalg.vector_norm(found - expected) / torch.linalg.vector_norm(expected)).item()
+
+    expected = 1e-5 * unscaled_gradient(model, data)
+    assert error(torch.amp.GradScaler('cpu', init_scale=65536.0)) < 0.05
+    assert error(None) > 0.5
 
 
 @pytest.mark.parametrize(
@@ -193,3 +344,52 @@ def test_heads_that_have_no_early_loss(tmp_path, heads, message):
         runner(config).train()
     with pytest.raises(ValueError, match='must be a list of names'):
         EarlyLossHook('rpn_head')
+
+
+class Head(torch.nn.Module):
+    """A head whose loss is what a test wants."""
+
+    def __init__(self, losses=None) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.losses = losses
+
+    def loss(self, x, *others):
+        return {'loss_cls': (x[0] * self.scale).sum()} if self.losses is None else self.losses
+
+
+FEATURES = torch.rand(1, 4, 8, 8)
+LEARNED = FEATURES.clone().requires_grad_()
+
+
+@pytest.mark.parametrize(
+    ('head', 'args', 'message'),
+    [
+        (Head({}), [[FEATURES]], 'Head computes no loss: remove it from heads'),
+        (Head(), [dict(x=FEATURES)], 'does not start from a list of feature maps'),
+        (Head(), [[FEATURES], LEARNED], "takes another head's output, whose gradient would be lost"),
+        (Head(), [[FEATURES], [InstanceData(features=LEARNED[0])]], "takes another head's output"),
+    ],
+)
+def test_losses_that_cannot_be_taken_early(head, args, message):
+    model = torch.nn.ModuleDict(dict(head=head)).train()
+    take_losses_early(model, ['head'])
+    with pytest.raises(ValueError, match=message):
+        head.loss(*args)
+
+
+def test_the_loss_scale_is_that_of_the_optimizer_that_holds_the_head(tmp_path):
+    run = runner(coco_runner_config(tmp_path))
+    model, hook = run.model, EarlyLossHook(['rpn_head'])
+    wrappers = {
+        name: OptimWrapper(torch.optim.SGD(module.parameters(), lr=0.1))
+        for name, module in dict(rpn=model.rpn_head, roi=model.roi_head).items()
+    }
+    wrappers['rpn'].loss_scaler = torch.amp.GradScaler('cpu')
+    run.optim_wrapper = OptimWrapperDict(**wrappers)
+    hook.before_train(run)
+    assert model.rpn_head.loss.loss_scaler is wrappers['rpn'].loss_scaler
+    hook.after_train(run)
+    wrappers['roi'].optimizer.add_param_group(dict(params=[model.rpn_head.rpn_conv.weight]))
+    with pytest.raises(ValueError, match='2 optimizers of optim_wrapper hold the trainable parameters of model.rpn_h'):
+        hook.before_train(run)

@@ -1,5 +1,7 @@
 """GradientSwitchHook: a stretch of exact gradients inside a block-local training."""
 
+import json
+
 import pytest
 from mmengine.hooks import Hook
 from runners import (
@@ -79,6 +81,21 @@ def test_parameters_equal_a_training_that_switches_by_hand(tmp_path, make, count
     )
     assert set(phase.phases) == {'e', 'l'}
     assert_same_state(run.model.state_dict(), expected, recorder.start, 1e-10)
+
+
+def test_the_log_shows_a_blocks_loss_while_it_has_one(tmp_path):
+    config = switching(coco_runner_config(tmp_path), begin=2, end=3, by_epoch=False)
+    config.default_hooks.logger.interval = 1
+    config.log_level = 'INFO'
+    run = runner(config)
+    run.train()
+    records = [
+        json.loads(line) for line in next(tmp_path.glob('work/*/vis_data/scalars.json')).read_text().splitlines()
+    ]
+    assert ['block0.loss_cls' in record for record in records] == [True, True, False, True]
+    assert ['loss_rpn_bbox' in record for record in records] == [True] * 4
+    text = next(tmp_path.glob('work/*/*.log')).read_text()
+    assert text.count('on the backbone trains by') == 2
 
 
 def test_resume_keeps_the_phase(tmp_path):

@@ -9,9 +9,8 @@ def unit() -> nn.Module:
     return nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)).double()
 
 
-@pytest.mark.parametrize('with_cp', [False, True])
-def test_formula_and_gradients(with_cp):
-    branches = Branches(unit(), with_cp=with_cp).double().eval()
+def test_formula_and_gradients():
+    branches = Branches(unit()).double().eval()
     with torch.no_grad():
         branches.delta.fill_(0.25)
         branches.learnable[0].weight.mul_(2)
@@ -38,6 +37,23 @@ def test_momentum_branch_keeps_no_input_of_a_batch_norm_in_evaluation(training):
         y = branches(x)
     assert ((1, 3, 3, 3) in kept) == training
     torch.testing.assert_close(y, branches.momentum(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_momentum_branch_in_half_precision_is_as_exact_as_torchs_own(dtype):
+    branches = Branches(unit().float(), branches=['momentum']).eval()
+    norm = branches.momentum[1]
+    with torch.no_grad():
+        for value in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
+            value.uniform_(0.1, 2)
+    x = torch.rand(4, 2, 9, 9)
+    with torch.autocast('cpu', dtype):
+        found, torchs = branches(x), branches.momentum(x)
+    assert found.dtype == torchs.dtype == dtype
+    with torch.autocast('cpu', dtype):
+        exact = norm.double()(branches.momentum[0](x).double())
+    errors = [(y.double() - exact).abs().max() for y in (found, torchs)]
+    assert errors[0] <= errors[1] * 1.01
 
 
 def test_sync_copies_parameters_and_buffers():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from manpp_mm.local import deliver, local_step
+from manpp_mm.local import deliver, early_loss, local_step
 
 
 def chain(*sizes: int) -> nn.Sequential:
@@ -148,3 +148,22 @@ class TestBadInput:
         parameters[0].register_hook(lambda g: g)
         with pytest.raises(RuntimeError, match='register_post_accumulate_grad_hook'):
             local_step(block, loss, x, parameters)
+        with pytest.raises(RuntimeError, match='register_post_accumulate_grad_hook'):
+            early_loss(lambda features: (loss(block(features[0])), None), [x], parameters)
+
+
+def test_a_tensor_hook_on_the_features_of_an_early_loss_fires_once():
+    block, _, x, _ = setup()
+    features = block(x)
+    fired = []
+    features.register_hook(fired.append)
+    head = chain(6, 2).double()
+    losses, rest = early_loss(lambda found: ({'loss': head(found[0]).square()}, 'rest'), [features], head.parameters())
+    assert rest == 'rest'
+    assert not fired
+    losses['loss'].backward()
+    assert len(fired) == 1
+    found = [p.grad for p in (*block.parameters(), *head.parameters())]
+    expected = torch.autograd.grad(head(block(x)).square().mean(), [*block.parameters(), *head.parameters()])
+    for gradient, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-12, atol=0)

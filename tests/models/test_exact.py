@@ -1,5 +1,7 @@
 """Exact gradients: the plain backbone's training, parameters and BatchNorm statistics, at local memory."""
 
+import copy
+
 import pytest
 import torch
 from helpers import (
@@ -98,6 +100,19 @@ def test_evaluation_is_the_parents(monkeypatch):
     with torch.no_grad():
         model.backbone(torch.rand(1, 3, 64, 64))
     model.eval().backbone(torch.rand(1, 3, 64, 64))
+
+
+def test_weights_of_a_block_local_training_load():
+    local = build(detector_config())
+    exact = build(detector_config(gradient='exact', cuts=[(1, 0)]), hooked=False)
+    checkpoint = copy.deepcopy(local.state_dict())
+    exact.load_state_dict(checkpoint)  # strict
+    assert checkpoint.keys() == local.state_dict().keys()
+    for name, value in exact.state_dict().items():
+        assert torch.equal(value, checkpoint[name]), name
+    missing = [name for name in checkpoint if name not in exact.state_dict()]
+    assert missing
+    assert all(name.startswith('backbone.auxiliary.') for name in missing)
 
 
 def test_bad_values():

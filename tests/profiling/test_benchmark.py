@@ -6,8 +6,10 @@ import sys
 import pytest
 import torch
 from helpers import detector_config, segmentor_config
+from mmengine.hub import get_config
 from processes import execute
 
+from manpp_mm.hooks.replaced_method import ReplacedMethod
 from manpp_mm.profiling import MODES, Measurement, TrainingStep, measure, plot_modes, plot_sweep, table, variants
 
 SIZE = (64, 64)
@@ -33,11 +35,26 @@ def test_local_runs_with_the_configs_own_hooks_and_end_to_end_without():
 
     def replaced(mode: str) -> set[str]:
         modules = TrainingStep(config, mode, 2, SIZE).model.named_modules()
-        return {name for name, m in modules if {'forward', 'forward_single', 'loss', 'loss_and_predict'} & set(vars(m))}
+        return {name for name, m in modules if any(isinstance(v, ReplacedMethod) for v in vars(m).values())}
 
     assert replaced('local') == replaced('exact') == {'neck', 'rpn_head'}
     assert replaced('end_to_end') == set()
     assert replaced('end_to_end_heads_checkpointed') == {'neck', 'rpn_head'}
+
+
+def test_a_cascades_heads_are_checkpointed_one_by_one():
+    config = detector_config()
+    upstream = get_config('mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py').model
+    roi_head = upstream.roi_head
+    roi_head.bbox_roi_extractor.out_channels = roi_head.mask_roi_extractor.out_channels = 16
+    for head in roi_head.bbox_head:
+        head.update(in_channels=16, fc_out_channels=32, num_classes=3)
+    roi_head.mask_head.update(in_channels=16, conv_out_channels=16, num_classes=3, num_convs=1)
+    config.model.update(type='CascadeRCNN', roi_head=roi_head, train_cfg=upstream.train_cfg)
+    step = TrainingStep(config, 'end_to_end_heads_checkpointed', 2, SIZE)
+    step.run()  # refuses a module that was checkpointed and did not run
+    assert isinstance(step.model.roi_head.mask_head[2].forward, ReplacedMethod)
+    assert isinstance(step.model.rpn_head.loss_and_predict, ReplacedMethod)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +119,10 @@ def test_the_tools(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'cuts=[' in done.stdout
     assert 'local_checkpointed_heads_checkpointed' in done.stdout
-    done = execute(sys.executable, 'tools/plan_cuts.py', config, '--memory', '50MiB', '--plan-only')
+    done = execute(
+        sys.executable, 'tools/plan_cuts.py', config, '--plan-only', '--cfg-options',
+        'model.backbone.memory_budget=50MiB',
+    )  # fmt: skip
     assert 'is below the floor: the best plan needs' in done.stderr
 
 

@@ -106,17 +106,27 @@ def test_the_largest_batch():
     assert 'end_to_end_heads_checkpointed' in planning.choice_table(found, 300_000_000)
 
 
+def test_gradients_that_accumulation_keeps_count(tmp_path):
+    config = segmentor_config()
+    once = planning.model_bytes(config, local=False)
+    config.optim_wrapper.accumulative_counts = 4
+    model = build(segmentor_config(gradient='exact'), hooked=False)
+    kept = sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
+    assert planning.model_bytes(config, local=False) - once == kept
+
+
 def auto(root, **backbone):
     return segmentation_runner_config(root, cuts=None, local_blocks='auto', **backbone)
 
 
 def test_a_resumed_training_keeps_the_plan(tmp_path, monkeypatch):
-    config = auto(tmp_path, memory_budget='1GiB')
+    config = auto(tmp_path, memory_budget='9.6MiB')
     config.default_hooks.checkpoint.update(interval=2, by_epoch=False)
     launch.plan_cuts(config, launch.checkpoint_to_resume(config))
     run = runner(config)
     run.train()
     planned = run.model.backbone.cuts
+    assert len(planned) > 0
     assert [tuple(cut) for cut in config.manpp_plan.cuts] == planned
     monkeypatch.setattr(launch, 'plan_config', lambda config: pytest.fail('planned again'))
     again = auto(tmp_path, memory_budget='1MiB')  # a new plan would be refused
@@ -145,6 +155,7 @@ def test_a_checkpoint_without_a_plan(tmp_path):
         (dict(memory_budget='1MiB'), 'is below the floor'),
         (dict(auxiliary=[]), 'one auxiliary='),
         (dict(cuts=[(1, 1)]), 'set model.backbone.cuts=None'),
+        (dict(gradient='exact'), 'plans block-local training: set cuts'),
     ],
 )
 def test_plans_that_cannot_be_made(tmp_path, backbone, message):
@@ -152,6 +163,13 @@ def test_plans_that_cannot_be_made(tmp_path, backbone, message):
     config.model.backbone.update(backbone)
     with pytest.raises(ValueError, match=message):
         launch.plan_cuts(config)
+
+
+def test_padding_that_hides_the_small_images(tmp_path):
+    config = detector_config()
+    config.model.data_preprocessor.pad_size_divisor = 128
+    with pytest.raises(ValueError, match='pad_size_divisor must divide 32'):
+        planning.Profile(config, 2, SIZE)
 
 
 @pytest.mark.parametrize('keys', [dict(local_blocks='auto', cuts=None), dict(memory_budget='6GiB')])

@@ -1,0 +1,63 @@
+"""Methods of a model's modules that a hook replaces for the length of a training."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+
+class ReplacedMethod:
+    """Stands in for a method of one module, which is kept as ``original``.
+
+    It lies on the module itself: :meth:`remove_all` finds what an interrupted training left, another Runner's too.
+
+    Args:
+        module: The module.
+        method: Name of its method; calls of it come here from now on.
+    """
+
+    def __init__(self, module: nn.Module, method: str) -> None:
+        self.module = module
+        self.method = method
+        self.original = getattr(module, method)
+        self._previous = vars(module).get(method)
+        setattr(module, method, self)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Take the method's call."""
+        raise TypeError(f'{type(self).__name__} must define __call__()')
+
+    @classmethod
+    def remove_all(cls, model: nn.Module) -> None:
+        """Leave the methods of a model's modules as they were before they were replaced by this class."""
+        for module in model.modules():
+            for name in list(vars(module)):
+                while isinstance(found := vars(module).get(name), cls):
+                    delattr(module, name)
+                    if found._previous is not None:
+                        setattr(module, name, found._previous)
+
+
+def checked_names(names: Sequence[str], key: str, example: str) -> list[str]:
+    """A hook's list of module names.
+
+    Raises:
+        ValueError: It is none; the message names the hook's key.
+    """
+    if isinstance(names, str) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f'{key}={names!r} must be a list of names, [{example!r}] say')
+    return list(names)
+
+
+def find_modules(model: nn.Module, names: Sequence[str], hook: str) -> dict[str, nn.Module]:
+    """The named modules of a model.
+
+    Raises:
+        ValueError: The model does not have one; the message names the hook and what there is.
+    """
+    modules = dict(model.named_modules())
+    for name in names:
+        if name not in modules or not name:
+            known = [n for n in modules if n and n.count('.') <= 1 and not n.startswith(('backbone.', 'data_prep'))]
+            raise ValueError(f'{hook}: {type(model).__name__} has no module {name!r}; there are {", ".join(known)}')
+    return {name: modules[name] for name in names}
