@@ -28,11 +28,14 @@ def parse_args() -> argparse.Namespace:
         choices=['auto'],
         help='find the largest batch that fits the budget for each way to train, with the cuts of the lowest peak',
     )
+    parser.add_argument('--keep-cuts', action='store_true', help="do not plan, take the config's own cuts")
     parser.add_argument('--plan-only', action='store_true', help='do not measure other ways to train')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value ...')
     args = parser.parse_args()
     if args.batch_size and not args.memory:
         parser.error('--batch-size auto needs --memory')
+    if args.keep_cuts and args.plan_only:
+        parser.error('--keep-cuts plans nothing, --plan-only nothing else')
     return args
 
 
@@ -45,10 +48,13 @@ def main() -> None:
     budget = planning.parse_size(args.memory) if args.memory else planning.budget_of(config)
     batch, size = (args.input[0], tuple(args.input[1:])) if args.input else planning.training_input(config)
     print(f'{args.config}, {batch} images of {size[0]}x{size[1]}, float32, predicted from small images\n')
-    found, static = planning.planned(config, batch, size, None if args.batch_size else budget)
-    print(planning.plan_table(found, static))
-    if not args.plan_only:
+    if args.keep_cuts:
+        print(f"the config's own cuts: {planning.own_cuts(config)}")
+    else:
+        found, static = planning.planned(config, batch, size, None if args.batch_size else budget)
+        print(planning.plan_table(found, static))
         planning.apply_cuts(config, found.cuts)
+    if not args.plan_only:
         within = budget if args.batch_size else None
         print(f'\n{planning.choice_table(planning.choices(config, batch, size, within), budget)}')
         print('total: with parameters, optimizer state and inputs; ratio: of peaks; work: floating-point operations')

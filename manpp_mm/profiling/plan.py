@@ -278,6 +278,16 @@ def apply_cuts(config: Config, cuts: Sequence[Sequence[int]]) -> None:
     config.model.backbone.pop('memory_budget', None)
 
 
+def own_cuts(config: Config) -> list[Cut]:
+    """The cuts that a config names, or that follow from its ``local_blocks``.
+
+    Raises:
+        ValueError: It leaves them to be planned, or they do not fit.
+    """
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    return MODELS.build(dict(config.model.backbone, gradient='exact', init_cfg=None)).cuts
+
+
 def plan_table(found: Plan, static: int) -> str:
     """A plan in lines: block, units, predicted MB."""
     lines = [f'{"block":<8}{"units (stage, unit)":<28}{"number":>7}{"peak MB":>10}']

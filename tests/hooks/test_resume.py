@@ -44,8 +44,17 @@ def loop_config(root, loop: str, workers: int, hooks: list, persistent: bool = F
     return config
 
 
+def end_workers(run) -> None:
+    """End living workers; garbage-collected with the Runner each waits five seconds for the news."""
+    batches = getattr(run.train_loop, 'dataloader_iterator', None)
+    for owner in (getattr(batches, 'batches', batches), run.train_dataloader):
+        if hasattr(getattr(owner, '_iterator', None), '_shutdown_workers'):
+            owner._iterator._shutdown_workers()
+
+
 def final_state(run) -> dict:
     """Weights, momentum branches, buffers and the optimizer's state."""
+    end_workers(run)
     optimizer = run.optim_wrapper.optimizer
     kept = {f'{i}.{k}': v for i, p in enumerate(optimizer.state.values()) for k, v in p.items()}
     return {**run.model.state_dict(), **{k: v for k, v in kept.items() if isinstance(v, torch.Tensor)}}
@@ -56,6 +65,7 @@ def train_in_two_parts(config, iteration: int) -> dict:
     first.register_hook(InterruptHook(iteration), 'LOWEST')
     with pytest.raises(Interrupt):
         first.train()
+    end_workers(first)
     second = runner(renamed(copy.deepcopy(config), resume=True))
     second.train()
     return final_state(second)
