@@ -106,6 +106,13 @@ def test_the_largest_batch():
     assert 'end_to_end_heads_checkpointed' in planning.choice_table(found, 300_000_000)
 
 
+def test_a_configs_own_cuts():
+    assert planning.own_cuts(detector_config()) == [(1, 1), (2, 1)]
+    assert planning.own_cuts(segmentor_config(cuts=None, local_blocks=2)) == [(1, 1)]
+    with pytest.raises(ValueError, match='is planned before the model is built'):
+        planning.own_cuts(segmentor_config(cuts=None, local_blocks='auto'))
+
+
 def test_gradients_that_accumulation_keeps_count(tmp_path):
     config = segmentor_config()
     once = planning.model_bytes(config, local=False)
