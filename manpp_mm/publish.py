@@ -92,15 +92,17 @@ def plain_config(config: Config) -> Config:
     found.pop('custom_imports', None)
     if imports:
         found['custom_imports'] = dict(imports=imports, allow_failed_imports=False)
-    keys = found.get('optim_wrapper', {}).get('paramwise_cfg', {}).get('custom_keys', {})
-    keys.pop('backbone.auxiliary', None)
+    paramwise = (found.get('optim_wrapper') or {}).get('paramwise_cfg') or {}
+    keys = paramwise.get('custom_keys') or {}
+    for name in [name for name in keys if name.startswith('backbone.auxiliary')]:
+        del keys[name]
     found.update(load_from=None, resume=False)
     return Config(found)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
-        found = {key: _plain(item) for key, item in value.items()}
+        found = {key: _plain(item) for key, item in value.items() if not _is_ours(item)}
         if found.get('type') in _TWINS:
             found['type'] = _TWINS[found['type']]
             for key in _OWN_KEYS:
@@ -112,7 +114,7 @@ def _plain(value: Any) -> Any:
 
 
 def _is_ours(value: Any) -> bool:
-    """Whether a hook or transform in a list is this package's and has no twin."""
+    """Whether a hook or transform is this package's and has no twin."""
     return isinstance(value, Mapping) and value.get('type') in _TRAINING
 
 
