@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import CheckpointLoader
 
 from . import hooks
-from .models.plain import plain_model
+from .models.plain import is_local, plain_model
 
 _TWINS = {'AtomicCheckpointHook': 'CheckpointHook', 'PresentClassIoUMetric': 'IoUMetric'}
 """What of ours stands in for what of MMLab's."""
@@ -56,11 +56,11 @@ def publish(source: 'str | Path', target: 'str | Path', raw: bool = False) -> Pa
             f'{", ".join(map(str, checkpoint)) or "nothing"}'
         )
     config = Config.fromstring(meta['cfg'], '.py')
-    kind = config.get('model', {}).get('backbone', {}).get('type', 'none')
-    if not str(kind).rpartition('.')[2].startswith('Local'):
+    backbone = config.get('model', {}).get('backbone', {})
+    if not is_local(backbone):
         raise ValueError(
-            f'{source} was not trained block by block (its model.backbone.type is {kind!r}): publish it by '
-            "MMDetection's or MMSegmentation's own publish_model.py"
+            f'{source} was not trained block by block (its model.backbone.type is {backbone.get("type")!r}): publish '
+            "it by MMDetection's or MMSegmentation's own publish_model.py"
         )
     weights = checkpoint['state_dict']
     if raw:
