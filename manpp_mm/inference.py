@@ -1,0 +1,141 @@
+"""Predictions for a folder of images, painted and as JSON."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
+
+from .launch import plan_cuts
+
+IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+
+
+def predict(
+    inputs: 'str | Path',
+    weights: 'str | Path',
+    out_dir: 'str | Path',
+    config: 'str | Path | None' = None,
+    score_threshold: float = 0.3,
+    device: str | None = None,
+) -> Iterator[tuple[Path, Any]]:
+    """Run MMDetection's ``DetInferencer`` or MMSegmentation's ``MMSegInferencer`` over images.
+
+    Writes ``out_dir/vis/NAME`` with what was found painted, for a segmentor ``out_dir/label_maps/STEM.png`` (class
+    indices), and ``out_dir/predictions.json`` with what is yielded by image name.
+
+    Args:
+        inputs: An image or a folder of images.
+        weights: A checkpoint, as trained or published.
+        out_dir: Folder to write into.
+        config: The model's config; None takes the one in the checkpoint.
+        score_threshold: Least score of a detection that is painted and written.
+        device: Where to run; None takes a GPU if there is one.
+
+    Yields:
+        The path of each image and its prediction: a detector's ``[{"label", "score", "bbox": [x1, y1, x2, y2]}]`` in
+        pixels, with masks also ``"mask"`` (COCO's run lengths); a segmentor's share of each class,
+        ``{"road": 0.41, ...}``.
+
+    Raises:
+        FileNotFoundError: Inputs, weights or config do not exist, or the folder holds no image.
+        ValueError: The weights hold no config and none was given, the threshold lies outside [0, 1], two images differ
+            by their suffix alone, or one cannot be read; what was predicted before it is written.
+    """
+    images = find_images(Path(inputs))
+    for path, what in ((weights, 'checkpoint'), (config, 'config')):
+        if path is not None and not Path(path).is_file():
+            raise FileNotFoundError(f'there is no {what} {path}')
+    if not 0 <= score_threshold <= 1:
+        raise ValueError(f'--score-threshold {score_threshold} must lie in [0, 1]')
+    found = Config.fromfile(config) if config else config_of(weights)
+    plan_cuts(found, str(weights))
+    run = (_segmentor if found.get('default_scope') == 'mmseg' else _detector)(found, str(weights), device)
+    out_dir = Path(out_dir)
+    predictions = {}
+    try:
+        for image in images:
+            if mmcv.imread(image) is None:
+                raise ValueError(f'{image} is not an image that OpenCV can read')
+            # By path: of an array MMLab's inferencers do not know that it is BGR.
+            predictions[image.name], painted, labels = run(str(image), score_threshold)
+            mmcv.imwrite(painted[..., ::-1], str(out_dir / 'vis' / image.name))
+            if labels is not None:
+                mmcv.imwrite(labels, str(out_dir / 'label_maps' / f'{image.stem}.png'))
+            yield image, predictions[image.name]
+    finally:
+        out_dir.mkdir(parents=True, exist_ok=True)
+        (out_dir / 'predictions.json').write_text(json.dumps(predictions, indent=1))
+
+
+def find_images(inputs: Path) -> list[Path]:
+    """An image, or the images of a folder by name.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: Two differ by their suffix alone.
+    """
+    if inputs.is_file():
+        return [inputs]
+    if not inputs.is_dir():
+        raise FileNotFoundError(f'there is no image or folder {inputs}')
+    images = {path.stem: path for path in sorted(inputs.iterdir()) if path.suffix.lower() in IMAGES}
+    if not images:
+        raise FileNotFoundError(f'{inputs} holds no image ({", ".join(IMAGES)})')
+    for path in inputs.iterdir():
+        if path.suffix.lower() in IMAGES and images[path.stem] != path:
+            raise ValueError(f'{path.name} and {images[path.stem].name} would be written under one name: rename one')
+    return list(images.values())
+
+
+def config_of(weights: 'str | Path') -> Config:
+    """The config inside a checkpoint.
+
+    Raises:
+        ValueError: It holds none.
+    """
+    meta = CheckpointLoader.load_checkpoint(str(weights), map_location='cpu').get('meta', {})
+    if 'cfg' not in meta:
+        raise ValueError(f'{weights} holds no config: give it, --config')
+    return Config.fromstring(meta['cfg'], '.py')
+
+
+def _detector(config: Config, weights: str, device: str | None) -> Callable:
+    from mmdet.apis import DetInferencer
+
+    inferencer = DetInferencer(config, weights, device=device, show_progress=False)
+    classes = inferencer.model.dataset_meta['classes']
+
+    def run(image: str, score_threshold: float) -> tuple:
+        result = inferencer(image, return_vis=True, pred_score_thr=score_threshold)
+        found = result['predictions'][0]
+        masks = found.get('masks') or [None] * len(found['labels'])
+        boxes = []
+        for label, score, box, mask in zip(found['labels'], found['scores'], found['bboxes'], masks, strict=True):
+            if score >= score_threshold:
+                place = dict(bbox=[round(edge, 1) for edge in box]) | (dict(mask=mask) if mask else {})
+                boxes.append(dict(label=classes[label], score=round(score, 4)) | place)
+        return boxes, result['visualization'][0], None
+
+    return run
+
+
+def _segmentor(config: Config, weights: str, device: str | None) -> Callable:
+    from mmseg.apis import MMSegInferencer
+
+    inferencer = MMSegInferencer(config, weights, device=device)
+    inferencer.show_progress = False
+    classes = inferencer.model.dataset_meta['classes']
+
+    def run(image: str, score_threshold: float) -> tuple:
+        result = inferencer(image, return_vis=True)
+        labels = result['predictions'].astype(np.uint8)
+        counts = np.bincount(labels.ravel(), minlength=len(classes)).tolist()
+        shares = {name: count / labels.size for name, count in zip(classes, counts, strict=True) if count}
+        return shares, result['visualization'], labels
+
+    return run

@@ -1,0 +1,108 @@
+"""MMLab's inferencers on our configs and checkpoints, with and without the local backbone, and the demo tool."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from processes import execute
+from runners import coco_runner_config, segmentation_runner_config
+from test_publish import trained
+
+from manpp_mm.inference import predict
+from manpp_mm.publish import publish
+
+
+@pytest.fixture(scope='module')
+def detector(tmp_path_factory):
+    root = tmp_path_factory.mktemp('detector')
+    return root, trained(root, coco_runner_config)[1]
+
+
+@pytest.fixture(scope='module')
+def segmentor(tmp_path_factory):
+    root = tmp_path_factory.mktemp('segmentor')
+    return root, trained(root, segmentation_runner_config)[1]
+
+
+def test_detector(detector, tmp_path):
+    root, checkpoint = detector
+    (tmp_path / 'notes.txt').write_text('not an image')
+    for index in range(3):
+        shutil.copy(root / f'val2017/{index}.png', tmp_path)
+    plain = publish(checkpoint, tmp_path / 'model.pth')
+    found = {}
+    for name, weights in (('local', checkpoint), ('plain', plain)):
+        out = tmp_path / name
+        yielded = list(predict(tmp_path, weights, out, score_threshold=0.2, device='cpu'))
+        assert [image.name for image, _ in yielded] == ['0.png', '1.png', '2.png']
+        found[name] = json.loads((out / 'predictions.json').read_text())
+        assert {image.name: boxes for image, boxes in yielded} == found[name]
+        assert not np.array_equal(cv2.imread(str(out / 'vis/1.png')), cv2.imread(str(tmp_path / '1.png')))
+    assert found['local'] == found['plain']
+    assert list(predict(tmp_path / '1.png', plain, tmp_path / 'none', score_threshold=1.0)) == [
+        (tmp_path / '1.png', [])
+    ]
+    assert np.array_equal(cv2.imread(str(tmp_path / 'none/vis/1.png')), cv2.imread(str(tmp_path / '1.png')))
+    boxes = [box for image in found['plain'].values() for box in image]
+    assert boxes
+    assert all(box['label'] in 'abc' and 0.2 <= box['score'] <= 1 for box in boxes)
+    assert all(0 <= x1 <= x2 <= 64 and 0 <= y1 <= y2 <= 64 for x1, y1, x2, y2 in (box['bbox'] for box in boxes))
+
+
+def test_segmentor(segmentor, tmp_path):
+    root, checkpoint = segmentor
+    plain = publish(checkpoint, tmp_path / 'model.pth')
+    found = {}
+    for name, weights in (('local', checkpoint), ('plain', plain)):
+        shares = dict(predict(root / 'images', weights, tmp_path / name, device='cpu'))
+        found[name] = {image.name: value for image, value in shares.items()}
+        assert json.loads((tmp_path / name / 'predictions.json').read_text()) == found[name]
+        labels = cv2.imread(str(tmp_path / name / 'label_maps/2.png'), cv2.IMREAD_UNCHANGED)
+        assert labels.shape == (64, 64)
+        counts = np.bincount(labels.ravel(), minlength=4) / labels.size
+        assert found[name]['2.jpg'] == {c: n for c, n in zip('abcd', counts, strict=True) if n}
+        assert cv2.imread(str(tmp_path / name / 'vis/2.jpg')).shape == (64, 64, 3)
+    assert found['local'] == found['plain']
+
+
+def test_bad_input(segmentor, tmp_path):
+    root, checkpoint = segmentor
+
+    def refused(message, inputs=root / 'images', weights=checkpoint, **keys):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            list(predict(inputs, weights, tmp_path / 'out', **keys))
+
+    (tmp_path / 'empty').mkdir()
+    refused('empty holds no image', tmp_path / 'empty')
+    refused('there is no image or folder', tmp_path / 'nowhere')
+    refused('there is no checkpoint', weights=tmp_path / 'none.pth')
+    refused('there is no config', config=tmp_path / 'none.py')
+    refused(r'--score-threshold 30 must lie in \[0, 1\]', score_threshold=30)
+    torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
+    refused('weights.pth holds no config: give it, --config', weights=tmp_path / 'weights.pth')
+    assert not (tmp_path / 'out').exists()
+    two = tmp_path / 'two'
+    shutil.copytree(root / 'images', two)
+    shutil.copy(two / '0.jpg', two / '0.png')
+    refused('0.(png|jpg) and 0.(png|jpg) would be written under one name', two)
+    (two / '0.png').unlink()
+    (two / '2.jpg').write_bytes(b'no image')
+    refused('2.jpg is not an image that OpenCV can read', two)
+    assert json.loads((tmp_path / 'out/predictions.json').read_text()).keys() == {'0.jpg', '1.jpg'}
+
+
+def test_the_tool(segmentor, tmp_path):
+    root, checkpoint = segmentor
+    image = Path(root / 'images/0.jpg')
+    done = execute(sys.executable, 'tools/image_demo.py', image, checkpoint, '--out-dir', tmp_path / 'out')
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith('0.jpg: ') or '\n0.jpg: ' in done.stdout
+    assert (tmp_path / 'out/vis/0.jpg').is_file()
+    done = execute(sys.executable, 'tools/image_demo.py', tmp_path / 'none', checkpoint)
+    assert done.returncode == 1
+    assert f'error: there is no image or folder {tmp_path / "none"}' in done.stderr
