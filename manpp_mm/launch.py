@@ -16,7 +16,8 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 
-from .profiling.plan import apply_cuts, plan_config
+from .models.plain import is_local
+from .profiling.plan import apply_cuts, plan_config, predicted_peak
 
 _ROOTS = {'coco_root': 'COCO_ROOT', 'cityscapes_root': 'CITYSCAPES_ROOT', 'demo_root': 'DEMO_ROOT'}
 """Variables of our configs and the environment variables that they read."""
@@ -221,6 +222,16 @@ def plan_cuts(config: Config, checkpoint: str | None = None) -> None:
         )
     apply_cuts(config, found.cuts)
     config.manpp_plan = found
+
+
+def predict_memory(config: Config) -> str:
+    """A line for the log: what a training step of a block-local config is predicted to need; '' for another config."""
+    if not is_local(config.model.get('backbone') or {}):
+        return ''
+    try:
+        return predicted_peak(config)
+    except Exception as error:  # a line in the log is no reason to stop a training
+        return f'The memory of a step cannot be predicted: {type(error).__name__}: {error}'
 
 
 def checkpoint_to_resume(config: Config) -> str | None:

@@ -36,7 +36,11 @@ def main() -> None:
     launch.check_data(config, 'train', 'val')
     launch.check_crop(config)
     launch.plan_cuts(config, launch.checkpoint_to_resume(config))
-    launch.build_runner(config).train()
+    prediction = launch.predict_memory(config)
+    runner = launch.build_runner(config)
+    if prediction:
+        runner.logger.info(prediction)
+    runner.train()
 
 
 if __name__ == '__main__':

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..models.local_backbone import LocalBackbone, find_local_backbone, unwrapped
+from ..models.summary import block_table
 from .momentum_hook import MomentumHook
 from .trunk_optimizer import loss_scale, trunk_optim_wrapper
 from .unsupported import refuse_unsupported
@@ -73,6 +74,7 @@ class LocalLearningHook(Hook):
                 'model.auxiliary_head sees detached features of the local blocks: it trains itself and nothing of the '
                 'backbone. Set auxiliary_head=None; the local losses take its place.'
             )
+        runner.logger.info(block_table(backbone))
         if backbone.sync_auxiliary():
             runner.logger.info('The branches of the auxiliary networks were copied from the trunk.')
         optim_wrapper = trunk_optim_wrapper(runner.optim_wrapper, backbone)

@@ -329,7 +329,7 @@ class LocalBackbone:
             *features, x = self._run_units(units[: self._idle_units], self.run_stem(x))
             runs[0] = partial(self._run_units, units[self._idle_units :])
         for block, run in enumerate(runs[:-1]):
-            *outs, x = checkpointed(run, x, modules=self._block_modules(block))
+            *outs, x = checkpointed(run, x, modules=self.block_modules(block))
             features += outs
         *outs, _ = runs[-1](x)
         return (*features, *outs)
@@ -359,13 +359,14 @@ class LocalBackbone:
                 outs.append(x)
         return *outs, x
 
-    def _block_modules(self, block: int) -> list[nn.Module]:
+    def block_modules(self, block: int) -> list[nn.Module]:
+        """The modules of one local block, the stem among the first one's."""
         stages = self.stages()
         modules = [stages[s][u] for s, u in self.block_units[block]]
         return [*self.stem_modules(), *modules] if block == 0 else modules
 
     def _block_parameters(self, block: int) -> list[nn.Parameter]:
-        modules = [*self._block_modules(block), self.auxiliary[block]]
+        modules = [*self.block_modules(block), self.auxiliary[block]]
         return [p for module in modules for p in module.parameters()]
 
 

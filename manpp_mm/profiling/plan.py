@@ -392,6 +392,25 @@ def bytes_before_step(config: Config, batch: int, size: tuple[int, int]) -> int:
     return model_bytes(config, local=False) + batch * _input_bytes(padded(config, size))
 
 
+def predicted_peak(config: Config) -> str:
+    """What a training step of a config with cuts needs, in a sentence.
+
+    Raises:
+        ValueError: The training pipeline names no image size, or see :class:`Footprint`.
+    """
+    backbone = config.model.backbone
+    local = backbone.get('gradient') != 'exact'
+    mode = ('local_checkpointed' if backbone.get('with_cp') else 'local') if local else 'exact'
+    batch, size = training_input(config)
+    size = padded(config, size)
+    peak = footprint(config, mode).peak_at(batch, size)
+    before = model_bytes(config, local=local) + batch * _input_bytes(size)
+    return (
+        f'A step on {batch} images of {size[0]}x{size[1]} in float32 is predicted to peak at {peak / 1e6:.0f} MB '
+        f'beside {before / 1e6:.0f} MB of parameters, optimizer state and images'
+    )
+
+
 def model_bytes(config: Config, local: bool) -> int:
     """Bytes of a model's parameters, buffers and optimizer state; without auxiliary networks unless ``local``."""
     init_default_scope(config.get('default_scope', 'mmengine'))

@@ -2,14 +2,15 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from math import isnan
 
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
@@ -107,7 +108,8 @@ class TrainingStep:
         if device == 'cpu':
             self.model = revert_sync_batchnorm(self.model)
         self.model.to(device)
-        self.model.init_weights()
+        with _without_init_log():
+            self.model.init_weights()
         self.model.train()
         self._scaler = torch.amp.GradScaler(device, enabled=amp is torch.float16)
         if backbone == 'frozen':
@@ -234,6 +236,18 @@ def measure(
 def _single(module: nn.Module, name: str) -> list[str]:
     """The name of a module, or those of a cascade's members."""
     return [f'{name}.{member}' for member in range(len(module))] if isinstance(module, nn.ModuleList) else [name]
+
+
+@contextmanager
+def _without_init_log() -> Iterator[None]:
+    """MMEngine logs three lines for each parameter that it initialises."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _synchronize() -> None:

@@ -49,7 +49,9 @@ def test_demo_data_is_deterministic_and_as_promised(data, tmp_path):
 def test_train_resume_and_test_a_detector(data):
     work, config = data / 'work', 'configs/demo_faster_rcnn_r18_manpp.py'
     train = [sys.executable, 'tools/train.py', config, '--work-dir', work, '--auto-scale-lr', '--cfg-options', *SHORT]
-    run(data, *train)
+    output = run(data, *train)
+    assert 'LocalResNet trains block by block' in output
+    assert 'A step on 2 images of 256x320 in float32 is predicted to peak at' in output
     steps = [line for line in scalars(work) if 'loss' in line]
     assert len(steps) == 4
     terms = [v for k, v in steps[0].items() if 'loss' in k and k != 'loss']

@@ -1,10 +1,15 @@
 import argparse
+import re
 from pathlib import Path
 
 import pytest
+from helpers import detector_config
 from mmengine.config import Config
+from mmengine.registry import MODELS
 
 from manpp_mm import launch
+from manpp_mm.launch import predict_memory as predict
+from manpp_mm.profiling.step import TrainingStep
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'faster_rcnn_r50_manpp_coco.py'
 
@@ -51,6 +56,24 @@ def test_resume():
     assert (config.resume, config.load_from) == (True, None)
     launch.enable_resume(config, 'a.pth')
     assert (config.resume, config.load_from) == (True, 'a.pth')
+
+
+@pytest.mark.parametrize(('keys', 'mode'), [({}, 'local'), (dict(gradient='exact'), 'exact')])
+def test_memory_is_predicted_before_training(keys, mode):
+    config = detector_config(**keys)
+    words = re.fullmatch(r'A step on 2 images of 800x1344 .* peak at (\d+) MB beside (\d+) MB .*', predict(config))
+    measured = TrainingStep(config, mode, 2, (800, 1344)).peak_bytes() / 1e6
+    assert float(words[1]) == pytest.approx(measured, rel=0.1)
+    images = 2 * 3 * 800 * 1344 * 4
+    parameters = sum(p.numel() for p in MODELS.build(config.model).parameters())
+    assert float(words[2]) == pytest.approx((images + 2 * 4 * parameters) / 1e6, rel=0.05)  # SGD's momentum
+
+
+def test_a_memory_that_cannot_be_predicted_stops_nothing():
+    config = detector_config()
+    config.train_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile')]
+    assert predict(config).startswith('The memory of a step cannot be predicted: ValueError: the training pipeline')
+    assert predict(Config(dict(model=dict(backbone=dict(type='ResNet'))))) == ''
 
 
 class TestBadInput:
