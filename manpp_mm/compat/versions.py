@@ -1,0 +1,88 @@
+"""One warning at import for combinations of packages that are known to fail, each with the way out."""
+
+import re
+import warnings
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+
+_ONE_MODULE = (
+    ('mmengine', 'onedl-mmengine'),
+    ('mmcv', 'mmcv-lite', 'onedl-mmcv'),
+    ('mmdet', 'onedl-mmdetection'),
+    ('mmsegmentation', 'onedl-mmsegmentation'),
+)
+"""Packages that install the same module."""
+_OLDEST = {'mmengine': (0, 10, 0), 'mmcv': (2, 1, 0), 'mmdet': (3, 3, 0), 'mmsegmentation': (1, 2, 2)}
+
+
+def check() -> None:
+    """Warn once, of everything that was found."""
+    found = faults()
+    if found:
+        warnings.warn(
+            'manpp_mm: this combination of packages is known to fail (see docs/troubleshooting.md):\n'
+            + '\n'.join(f'- {fault}' for fault in found),
+            stacklevel=2,
+        )
+
+
+def faults() -> list[str]:
+    """What is known to fail among the installed packages, each with the way out; no newer version is one as such."""
+    found = []
+    for packages in _ONE_MODULE:
+        present = [name for name in packages if installed(name)]
+        if len(present) > 1:
+            words = ' and '.join(present)
+            found.append(f'{words} install the same module: pip uninstall {" ".join(present)}, then install one')
+    if installed('mmengine') and find_spec('pkg_resources') is None:
+        found.append('mmengine imports pkg_resources, which setuptools 82 removed: pip install "setuptools<80.9"')
+    if find_spec('mmseg') is not None:
+        missing = [name for name in ('ftfy', 'regex') if find_spec(name) is None]
+        if missing:
+            found.append(f'mmsegmentation imports {" and ".join(missing)} without naming it: pip install ftfy regex')
+    mmcv, mmdet = installed('mmcv', 'mmcv-lite'), installed('mmdet')
+    if mmcv and mmcv >= (2, 2, 0) and (mmdet or installed('mmsegmentation')):
+        found.append(
+            f'MMDetection to 3.3.0 and MMSegmentation to 1.2.2 refuse mmcv {_text(mmcv)}: pip uninstall mmcv, then '
+            'pip install mmcv-lite==2.1.0 (or a compiled mmcv 2.1.0)'
+        )
+    for name, oldest in _OLDEST.items():
+        own = mmcv if name == 'mmcv' else installed(name)
+        if own and own < oldest:
+            found.append(f'{name} {_text(own)} is older than {_text(oldest)}: pip install -r requirements.txt')
+    torch, wanted = installed('torch'), _torch_of_torchvision()
+    if torch and wanted and torch != wanted:
+        found.append(
+            f'torchvision {version("torchvision")} is built for torch {_text(wanted)}, and torch is {_text(torch)}: '
+            'install the pair of one release'
+        )
+    if torch and wanted and version('torch').endswith('+cpu') != version('torchvision').endswith('+cpu'):
+        found.append('one of torch and torchvision is a CPU build, the other is not: install both from one place')
+    return found
+
+
+def installed(*packages: str) -> tuple[int, ...] | None:
+    """The version of the first of these packages that is installed."""
+    for package in packages:
+        try:
+            return _numbers(version(package))
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+def _torch_of_torchvision() -> tuple[int, ...] | None:
+    try:
+        needs = requires('torchvision') or []
+    except PackageNotFoundError:
+        return None
+    found = next((match for need in needs if (match := re.match(r'torch\s*\(?==\s*([\d.]+)', need))), None)
+    return _numbers(found[1]) if found else None
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r'\d+', text.partition('+')[0])[:3])
+
+
+def _text(numbers: tuple[int, ...]) -> str:
+    return '.'.join(map(str, numbers))
