@@ -2,17 +2,18 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+REQUIREMENTS ?= requirements.txt
 export DEMO_ROOT ?= data/demo
 DEMO := configs/demo_faster_rcnn_r18_manpp.py
 DEMO_SEG := configs/demo_deeplabv3_r18_manpp.py
 
-.PHONY: install demo demo-seg test test-fast lint format clean
+.PHONY: install demo demo-seg test test-fast test-onedl lint format clean
 
 install: $(VENV)/installed
 
-$(VENV)/installed: requirements.txt pyproject.toml
+$(VENV)/installed: $(REQUIREMENTS) pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r $(REQUIREMENTS)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation -e '.[test]'
 	touch $@
 
@@ -37,6 +38,10 @@ test: install
 test-fast: install
 	$(BIN)/python -m pytest -m 'not slow'
 
+# The suite on the maintained fork of MMLab's packages, in an environment of its own.
+test-onedl:
+	$(MAKE) test VENV=.venv-onedl REQUIREMENTS=requirements-onedl.txt
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,4 +51,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) data/demo work_dirs build dist *.egg-info
+	rm -rf $(VENV) .venv-onedl data/demo work_dirs build dist *.egg-info

@@ -4,11 +4,11 @@ import pytest
 import torch
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config, ConfigDict
-from mmengine.hub import get_config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
+from manpp_mm.compat.config_prefix import config_folder
 from manpp_mm.hooks.local_learning_hook import attach, detach
 from manpp_mm.local.gradient import reduce_losses
 from manpp_mm.models.local_backbone import LocalBackbone
@@ -18,9 +18,15 @@ FCOS = dict(type='FCOSHead', num_classes=3, feat_channels=32, stacked_convs=1)
 AUXILIARY = dict(projection=dict(out_channels=16), head=FCOS)
 
 
+def upstream(name: str) -> Config:
+    """A config of an installed package, ``mmdet::...``; MMEngine's ``get_config`` finds not all of the fork's."""
+    module, _, path = name.partition('::')
+    return Config.fromfile(f'{config_folder(module)}/{path}')
+
+
 def detector_config(**backbone: object) -> Config:
     """Upstream's Faster R-CNN on a ResNet-18 of 16 base channels, 3 classes, cut after layer2 and layer3."""
-    config = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
+    config = upstream('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
     model = config.model
     local = dict(type='LocalResNet', cuts=[(1, 1), (2, 1)], auxiliary=AUXILIARY, depth=18, base_channels=16)
     model.backbone.update(local | dict(frozen_stages=-1, init_cfg=None) | backbone)
@@ -35,10 +41,10 @@ def detector_config(**backbone: object) -> Config:
 
 
 def segmentor_config(
-    upstream: str = 'deeplabv3/deeplabv3_r50-d8_4xb2-40k_cityscapes-512x1024.py', **backbone: object
+    name: str = 'deeplabv3/deeplabv3_r50-d8_4xb2-40k_cityscapes-512x1024.py', **backbone: object
 ) -> Config:
     """An upstream segmentor on a ResNet-18 of 16 base channels, 4 classes, 64x64, cut three times."""
-    config = get_config(f'mmseg::{upstream}')
+    config = upstream(f'mmseg::{name}')
     model = config.model
     norm = dict(type='BN')
     head = dict(type='FCNHead', num_classes=4, channels=8, num_convs=1)

@@ -12,9 +12,9 @@ from helpers import (
     gradients,
     segmentation_batch,
     segmentor_config,
+    upstream,
 )
 from mmengine.hooks import EMAHook, Hook
-from mmengine.hub import get_config
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import MODELS as MODELS_REGISTRY
 from mmengine.structures import InstanceData
@@ -30,10 +30,10 @@ from manpp_mm.profiling import LiveBytes
 NORM = dict(type='BN')
 
 
-def one_stage(upstream: str):
+def one_stage(name: str):
     """A one-stage detector of upstream on the small backbone, with live BatchNorm in the neck."""
     config = detector_config()
-    config.model = dict(get_config(f'mmdet::{upstream}').model, backbone=config.model.backbone)
+    config.model = dict(upstream(f'mmdet::{name}').model, backbone=config.model.backbone)
     config.model.neck.update(in_channels=[16, 32, 64, 128], out_channels=32, norm_cfg=NORM)
     config.model.bbox_head.update(num_classes=3, in_channels=32, feat_channels=32, stacked_convs=1)
     return config

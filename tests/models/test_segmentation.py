@@ -65,7 +65,7 @@ def test_any_decode_head_gives_a_local_loss(head):
     'name', ['pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py', 'fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024.py']
 )
 def test_any_segmentor_becomes_local(name):
-    model = build(segmentor_config(upstream=name))
+    model = build(segmentor_config(name=name))
     loss, _ = model.parse_losses(model(**segmentation_batch(model), mode='loss'))
     loss.backward()
     assert torch.isfinite(loss)
@@ -73,7 +73,7 @@ def test_any_segmentor_becomes_local(name):
 
 
 def test_upernet_becomes_local():
-    config = segmentor_config(upstream='upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py')
+    config = segmentor_config(name='upernet/upernet_r50_4xb2-40k_cityscapes-512x1024.py')
     model = build(config)
     loss, _ = model.parse_losses(model(**segmentation_batch(model), mode='loss'))
     loss.backward()

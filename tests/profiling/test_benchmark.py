@@ -5,8 +5,7 @@ import sys
 
 import pytest
 import torch
-from helpers import detector_config, segmentor_config
-from mmengine.hub import get_config
+from helpers import detector_config, segmentor_config, upstream
 from processes import execute
 
 from manpp_mm.hooks.replaced_method import ReplacedMethod
@@ -44,13 +43,13 @@ def test_local_runs_with_the_configs_own_hooks_and_end_to_end_without():
 
 def test_a_cascades_heads_are_checkpointed_one_by_one():
     config = detector_config()
-    upstream = get_config('mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py').model
-    roi_head = upstream.roi_head
+    cascade = upstream('mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py').model
+    roi_head = cascade.roi_head
     roi_head.bbox_roi_extractor.out_channels = roi_head.mask_roi_extractor.out_channels = 16
     for head in roi_head.bbox_head:
         head.update(in_channels=16, fc_out_channels=32, num_classes=3)
     roi_head.mask_head.update(in_channels=16, conv_out_channels=16, num_classes=3, num_convs=1)
-    config.model.update(type='CascadeRCNN', roi_head=roi_head, train_cfg=upstream.train_cfg)
+    config.model.update(type='CascadeRCNN', roi_head=roi_head, train_cfg=cascade.train_cfg)
     step = TrainingStep(config, 'end_to_end_heads_checkpointed', 2, SIZE)
     step.run()  # refuses a module that was checkpointed and did not run
     assert isinstance(step.model.roi_head.mask_head[2].forward, ReplacedMethod)
