@@ -1,6 +1,7 @@
 """From a config and a tool's flags to a Runner: what ``tools/train.py`` and ``tools/test.py`` share."""
 
 import argparse
+import atexit
 import logging
 import os
 import os.path as osp
@@ -247,6 +248,8 @@ def build_runner(config: Config) -> Runner:
         # MMEngine's own start-up and its default wrapper both ask for a CUDA device.
         if not dist.is_initialized():
             dist.init_process_group('gloo')
+            # Else gloo's threads may outlive the interpreter, which aborts a process that has done its work.
+            atexit.register(dist.destroy_process_group)
         config.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel'))
         config.model_wrapper_cfg.setdefault('device_ids', None)
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
