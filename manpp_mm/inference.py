@@ -8,9 +8,8 @@ from typing import Any
 import mmcv
 import numpy as np
 from mmengine.config import Config
-from mmengine.runner import CheckpointLoader
 
-from .launch import plan_cuts
+from .launch import check_fits, plan_cuts, read_checkpoint
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -43,8 +42,8 @@ def predict(
 
     Raises:
         FileNotFoundError: Inputs, weights or config do not exist, or the folder holds no image.
-        ValueError: The weights hold no config and none was given, the threshold lies outside [0, 1], two images differ
-            by their suffix alone, or one cannot be read; what was predicted before it is written.
+        ValueError: The weights hold no config and none was given or do not fit it, the threshold lies outside [0, 1],
+            two images differ by their suffix alone, or one cannot be read; what was predicted before it is written.
     """
     images = find_images(Path(inputs))
     for path, what in ((weights, 'checkpoint'), (config, 'config')):
@@ -98,7 +97,7 @@ def config_of(weights: 'str | Path') -> Config:
     Raises:
         ValueError: It holds none.
     """
-    meta = CheckpointLoader.load_checkpoint(str(weights), map_location='cpu').get('meta', {})
+    meta = read_checkpoint(weights).get('meta', {})
     if 'cfg' not in meta:
         raise ValueError(f'{weights} holds no config: give it, --config')
     return Config.fromstring(meta['cfg'], '.py')
@@ -108,6 +107,7 @@ def _detector(config: Config, weights: str, device: str | None) -> Callable:
     from mmdet.apis import DetInferencer
 
     inferencer = DetInferencer(config, weights, device=device, show_progress=False)
+    check_fits(inferencer.model, weights)
     classes = inferencer.model.dataset_meta['classes']
 
     def run(image: str, score_threshold: float) -> tuple:
@@ -128,6 +128,7 @@ def _segmentor(config: Config, weights: str, device: str | None) -> Callable:
     from mmseg.apis import MMSegInferencer
 
     inferencer = MMSegInferencer(config, weights, device=device)
+    check_fits(inferencer.model, weights)
     inferencer.show_progress = False
     classes = inferencer.model.dataset_meta['classes']
 

@@ -8,6 +8,7 @@ import os.path as osp
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -214,7 +215,7 @@ def plan_cuts(config: Config, checkpoint: str | None = None) -> None:
     if checkpoint is None:
         plan_config(config)
         return
-    meta = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu').get('meta', {})
+    meta = read_checkpoint(checkpoint).get('meta', {})
     found = Config.fromstring(meta['cfg'], '.py').get('manpp_plan') if 'cfg' in meta else None
     if found is None:
         raise ValueError(
@@ -231,7 +232,8 @@ def predict_memory(config: Config) -> str:
         return ''
     try:
         return predicted_peak(config)
-    except Exception as error:  # a line in the log is no reason to stop a training
+    except (ValueError, RuntimeError, NotImplementedError) as error:
+        # An op without a CPU kernel, images of no fixed size: a line in the log is no reason to stop a training.
         return f'The memory of a step cannot be predicted: {type(error).__name__}: {error}'
 
 
@@ -242,6 +244,57 @@ def checkpoint_to_resume(config: Config) -> str | None:
     return config.get('load_from') or find_latest_checkpoint(config.work_dir)
 
 
+def check_checkpoint_file(path: 'str | None', where: str) -> None:
+    """Look for a checkpoint before anything is built.
+
+    Args:
+        path: A file, or an address, which is left to MMEngine; None passes.
+        where: The flag or config key that names it, for the message.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if path is not None and '://' not in path and not osp.isfile(path):
+        raise FileNotFoundError(f'{where}: there is no checkpoint {path}')
+
+
+def read_checkpoint(path: 'str | Path') -> dict:
+    """What a checkpoint holds, on the CPU.
+
+    Raises:
+        ValueError: The file is no checkpoint.
+    """
+    try:
+        found = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+    except (UnpicklingError, RuntimeError, EOFError, LookupError) as error:  # what unpickling any file may raise
+        raise ValueError(f'{path} is not a checkpoint: {str(error).splitlines()[0]}') from error
+    if not isinstance(found, dict):
+        raise ValueError(f'{path} is not a checkpoint: it holds a {type(found).__name__}')
+    return found
+
+
+def check_fits(model: torch.nn.Module, checkpoint: str) -> None:
+    """Does a checkpoint hold every weight of a model but its auxiliary networks'? MMEngine would go on without them.
+
+    Raises:
+        ValueError: It does not.
+    """
+    while hasattr(model, 'module'):  # DDP, test-time augmentation
+        model = model.module
+    found = read_checkpoint(checkpoint)
+    found = {name.removeprefix('module.'): value for name, value in found.get('state_dict', found).items()}
+    way_out = 'give the config that it was trained with'
+    try:
+        missing = model.load_state_dict(found, strict=False).missing_keys
+    except RuntimeError as error:
+        raise ValueError(f"{checkpoint} does not fit the config's model, {way_out}: {error}") from error
+    if missing:
+        raise ValueError(
+            f"{checkpoint} does not fit the config's model, {way_out}: it lacks {len(missing)} entries "
+            f'({", ".join(missing[:3])}{", ..." if len(missing) > 3 else ""})'
+        )
+
+
 def build_runner(config: Config) -> Runner:
     """Build the Runner; several processes without CUDA talk through gloo."""
     if config.launcher == 'pytorch' and not torch.cuda.is_available():
@@ -249,13 +302,18 @@ def build_runner(config: Config) -> Runner:
         if not dist.is_initialized():
             dist.init_process_group('gloo')
             # Else gloo's threads may outlive the interpreter, which aborts a process that has done its work.
-            atexit.register(dist.destroy_process_group)
+            atexit.register(_leave_process_group)
         config.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel'))
         config.model_wrapper_cfg.setdefault('device_ids', None)
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     if 'manpp_plan' in config:
         runner.logger.info('\n'.join(['Planned cuts', *config.manpp_plan.table]))
     return runner
+
+
+def _leave_process_group() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _is_segmentation(config: Config) -> bool:

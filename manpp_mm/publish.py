@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import CheckpointLoader
 
 from . import hooks
+from .launch import read_checkpoint
 from .models.plain import is_local, plain_model
 
 _TWINS = {'AtomicCheckpointHook': 'CheckpointHook', 'PresentClassIoUMetric': 'IoUMetric'}
@@ -48,7 +48,7 @@ def publish(source: 'str | Path', target: 'str | Path', raw: bool = False) -> Pa
         raise ValueError(f'{target} must end in .pth')
     if not target.parent.is_dir():
         raise FileNotFoundError(f'there is no folder {target.parent} for {target.name}')
-    checkpoint = CheckpointLoader.load_checkpoint(str(source), map_location='cpu')
+    checkpoint = read_checkpoint(source)
     meta = checkpoint.get('meta', {})
     if 'state_dict' not in checkpoint or 'cfg' not in meta:
         raise ValueError(

@@ -1,28 +1,118 @@
-"""What the documents point at exists."""
+"""What the documents say: links, files, commands, keys and messages exist."""
 
+import importlib.util
+import inspect
 import re
+import sys
 from pathlib import Path
 
 import pytest
+from documents import DOCUMENTS, ROOT, commands
 
-ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / 'README.md', ROOT / 'data/README.md', *sorted((ROOT / 'docs').glob('*.md'))]
+from manpp_mm import hooks
+from manpp_mm.models.auxiliary import AuxiliaryNetwork
+from manpp_mm.models.local_backbone import LocalBackbone
+from manpp_mm.models.segmentation import SegmentationAuxiliary
+
+RUN_BY = {
+    'tools/train.py': 'tests/end_to_end/test_tools.py::test_train_resume_and_test_a_detector',
+    'tools/test.py': 'tests/end_to_end/test_tools.py::test_train_resume_and_test_a_detector',
+    'tools/dist_train.sh': 'tests/end_to_end/test_tools.py::test_two_processes_on_a_cpu',
+    'tools/benchmark.py': 'tests/profiling/test_benchmark.py::test_the_tools',
+    'tools/plan_cuts.py': 'tests/profiling/test_benchmark.py::test_the_tools',
+    'tools/plot_log.py': 'tests/hooks/test_local_scalars.py::test_they_reach_the_log_file_and_its_plot',
+    'tools/make_demo_data.py': 'tests/end_to_end/test_tools.py::test_demo_data_is_deterministic_and_as_promised',
+    'tools/compare.py': 'tests/comparison/test_grid.py::test_the_tool',
+    'tools/publish_model.py': 'tests/end_to_end/test_your_data.py::test_a_detector_as_written',
+    'tools/image_demo.py': 'tests/end_to_end/test_your_data.py::test_a_detector_as_written',
+}
+NOT_RUN = {
+    'make': 'it is what runs the tests, and the demo takes minutes: its two commands are run with a shorter schedule',
+    'pip': 'tests have no network',
+    'mim': 'MIM is no requirement; what it runs, the tools in the wheel, tests/end_to_end/test_downstream.py runs',
+    'tensorboard': 'it serves pages until it is stopped; tests/end_to_end/test_visualizer.py reads what it would show',
+    'csCreateTrainIdLabelImgs': 'it takes Cityscapes',
+}
+
+
+def anchors(document: Path) -> set[str]:
+    titles = re.findall(r'^#+ (.+)$', document.read_text(), re.M)
+    return {re.sub(r'[^\w\- ]', '', title.lower()).replace(' ', '-') for title in titles}
 
 
 @pytest.mark.parametrize('document', DOCUMENTS, ids=lambda path: path.name)
 def test_links_and_files(document):
     text = document.read_text()
-    links = [link for link in re.findall(r'\]\(([^)]+)\)', text) if '://' not in link]
-    anchors = {
-        re.sub(r'[^\w\- ]', '', title.lower()).replace(' ', '-') for title in re.findall(r'^#+ (.+)$', text, re.M)
-    }
-    for link in links:
+    for link in re.findall(r'\]\(([^)]+)\)', text):
         path, _, anchor = link.partition('#')
-        assert (document.parent / path).exists(), link
-        if not path:
-            assert anchor in anchors, link
+        if '://' in link:
+            assert link.startswith('https://'), link
+            continue
+        target = document.parent / path if path else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
     for path in re.findall(r'`((?:tests|configs|tools|manpp_mm|docs)/[\w./-]+\.\w+)`', text):
         assert (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize('document', DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_is_run_by_a_test_or_says_why_not(document, monkeypatch):
+    for words in commands(document.read_text()):
+        program = words[1] if words[0] in ('python', 'bash') else words[0]
+        if program in NOT_RUN:
+            continue
+        path, _, name = RUN_BY[program].partition('::')
+        assert f'def {name}(' in (ROOT / path).read_text()
+        if program.endswith('.py'):
+            parses(program, words[2:], monkeypatch)
+
+
+def parses(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tool knows the flags; a config that it names is there."""
+    spec = importlib.util.spec_from_file_location('tool', ROOT / program)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    monkeypatch.setattr(sys, 'argv', [program, *arguments])
+    config = getattr(tool.parse_args(), 'config', None)
+    assert config is None or config.startswith('data/') or config == 'CONFIG' or (ROOT / config).is_file()
+
+
+def test_every_key_is_explained():
+    text = (ROOT / 'docs/config.md').read_text()
+    kinds = [LocalBackbone, AuxiliaryNetwork, SegmentationAuxiliary]
+    keys = {name for kind in kinds for name in inspect.signature(kind.__init__).parameters}
+    keys -= {'self', 'args', 'kwargs', 'unit', 'block_geometry', 'unit_geometry', 'norm_cfg'}  # not from a config
+    for key in sorted(keys):
+        assert re.search(rf'^\| .*`{key}(=|`)', text, re.M), key
+    for name in hooks.__all__:
+        (row,) = re.findall(rf'^\| `{name}(.*?)` \|', text, re.M)
+        if name == 'AtomicCheckpointHook':  # its arguments are MMEngine's
+            continue
+        parameters = inspect.signature(getattr(hooks, name).__init__).parameters
+        assert [key for key in parameters if key not in ('self', 'args', 'kwargs')] == re.findall(r'(\w+)=', row)
+
+
+def test_messages_that_troubleshooting_explains_are_ours():
+    source = ' '.join(path.read_text() for path in (ROOT / 'manpp_mm').rglob('*.py'))
+    source = re.sub(r"""['"]\s*\n\s*f?['"]""", '', source)  # strings over several lines
+    text = (ROOT / 'docs/troubleshooting.md').read_text()
+    for message in (
+        'needs a compiled mmcv; torchvision has no kernel that could stand in',
+        'set exactly one of local_blocks and cuts',
+        'the auxiliary networks have momentum branches that nothing updates',
+        'trains block by block and has no targets',
+        'parameters of the backbone received no gradient before the first optimizer step',
+        '--cfg-options data_root=... changes nothing',
+        'model.auxiliary_head sees detached features',
+        'are padded to model.data_preprocessor.size',
+        'GiB is below the floor',
+        'the checkpoint was trained with other cuts or another auxiliary network',
+        'block-local training is not made for FlexibleRunner',
+        'Use Tensor.register_post_accumulate_grad_hook instead',
+        'but the training data set has',
+    ):
+        assert message in text.replace('`', ''), message
+        assert message in source, message
 
 
 def test_every_guarantee_names_its_test():

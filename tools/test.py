@@ -23,6 +23,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    launch.check_checkpoint_file(args.checkpoint, 'checkpoint')
     config = launch.load_config(args)
     config.load_from = args.checkpoint
     launch.plan_cuts(config, args.checkpoint)
@@ -33,7 +34,9 @@ def main() -> None:
     if args.out is not None:
         launch.enable_output(config, args.out)
     launch.check_data(config, 'test')
-    launch.build_runner(config).test()
+    runner = launch.build_runner(config)
+    launch.check_fits(runner.model, args.checkpoint)
+    runner.test()
 
 
 if __name__ == '__main__':

@@ -33,6 +33,7 @@ def main() -> None:
         launch.enable_auto_scale_lr(config)
     if args.resume is not None:
         launch.enable_resume(config, args.resume)
+    launch.check_checkpoint_file(config.get('load_from'), '--resume' if config.get('resume') else 'load_from')
     launch.check_data(config, 'train', 'val')
     launch.check_crop(config)
     launch.plan_cuts(config, launch.checkpoint_to_resume(config))

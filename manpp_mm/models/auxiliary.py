@@ -1,7 +1,8 @@
 """Auxiliary networks: what turns a local block's output into a local loss."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from mmcv.cnn import ConvModule
@@ -189,6 +190,25 @@ def _unscoped(config: Mapping) -> dict[str, Any]:
         if isinstance(copied.get(key), Mapping):
             copied[key] = {name: value for name, value in copied[key].items() if name != '_scope_'}
     return copied
+
+
+def refuse_unknown(keys: Iterable[str], cls: type, where: str, derived: Iterable[str] = ()) -> None:
+    """Look for keys of a config that a class's constructor does not take.
+
+    Args:
+        keys: The config's keys.
+        cls: The class.
+        where: The config key that holds them, for the message.
+        derived: Arguments that are not given by a config.
+
+    Raises:
+        ValueError: There is one.
+    """
+    known = constructor_parameters(cls) - {'self', 'args', 'kwargs', *derived}
+    for key in sorted(set(keys) - known):
+        close = get_close_matches(key, known, 1)
+        way_out = f'did you mean {close[0]!r}?' if close else f'it takes {", ".join(sorted(known))}'
+        raise ValueError(f'{where} has no key {key!r}: {way_out}')
 
 
 def constructor_parameters(cls: type) -> set[str]:

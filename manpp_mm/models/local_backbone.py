@@ -11,9 +11,10 @@ from mmengine.model import ModuleList, is_model_wrapper
 from torch import Tensor, nn
 
 from ..local import LocalGradients, checkpointed, deliver, deliver_nothing, local_step, partition
-from .auxiliary import AuxiliaryNetwork
+from .auxiliary import AuxiliaryNetwork, refuse_unknown
 
 GRADIENTS = ('local', 'exact')
+_DERIVED = ('unit', 'block_geometry', 'unit_geometry', 'norm_cfg')
 
 
 class LocalBackbone:
@@ -70,6 +71,7 @@ class LocalBackbone:
                 "built, by this project's tools/train.py; elsewhere run tools/plan_cuts.py CONFIG and write its cuts "
                 "into the config. memory_budget goes with local_blocks='auto' and cuts=None."
             )
+        refuse_unknown(kwargs, type(self), 'model.backbone')
         super().__init__(*args, **kwargs)
         stages = self.stages()
         units = [(s, u) for s, stage in enumerate(stages) for u in range(len(stage))]
@@ -132,6 +134,7 @@ class LocalBackbone:
         networks = []
         for block, entry in enumerate(configs):
             stage, unit = self.block_units[block + 1][0]
+            refuse_unknown(entry, self.auxiliary_type, 'model.backbone.auxiliary', _DERIVED)
             networks.append(
                 self.auxiliary_type(
                     self.stages()[stage][unit],

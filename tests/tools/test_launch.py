@@ -3,7 +3,8 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers import detector_config
+import torch
+from helpers import build, detector_config
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
@@ -116,6 +117,37 @@ class TestBadInput:
     def test_painting_without_the_hook(self):
         with pytest.raises(ValueError, match='default_hooks.visualization'):
             launch.enable_painting(Config(dict()), False, 'x', 0)
+
+    def test_no_checkpoint(self):
+        launch.check_checkpoint_file(None, 'load_from')
+        launch.check_checkpoint_file('torchvision://resnet50', 'load_from')
+        with pytest.raises(FileNotFoundError, match='load_from: there is no checkpoint none.pth'):
+            launch.check_checkpoint_file('none.pth', 'load_from')
+
+    def test_a_file_that_is_no_checkpoint(self, tmp_path):
+        path = tmp_path / 'a.pth'
+        path.write_text('text')
+        with pytest.raises(ValueError, match='a.pth is not a checkpoint'):
+            launch.read_checkpoint(path)
+        torch.save([1], path)
+        with pytest.raises(ValueError, match='a.pth is not a checkpoint: it holds a list'):
+            launch.read_checkpoint(path)
+
+    def test_a_checkpoint_of_another_model(self, tmp_path):
+        model, path = build(detector_config()), str(tmp_path / 'a.pth')
+        plain = {name: v for name, v in model.state_dict().items() if 'auxiliary' not in name}
+        torch.save(dict(state_dict=plain), path)
+        launch.check_fits(model, path)  # auxiliary networks are no part of it
+        first = next(name for name in plain if name.startswith('neck.'))
+        torch.save(dict(state_dict={name: v for name, v in plain.items() if name != first}), path)
+        with pytest.raises(ValueError, match=f'give the config that it was trained with: it lacks 1 entries .{first}'):
+            launch.check_fits(model, path)
+        plain[first] = plain[first][:1]
+        torch.save(plain, path)
+        with pytest.raises(
+            ValueError, match=f'(?s)give the config that it was trained with: .*size mismatch for {first}'
+        ):
+            launch.check_fits(model, path)
 
     def test_output_of_a_detector(self):
         with pytest.raises(ValueError, match=r'\.pkl'):
