@@ -1,0 +1,115 @@
+"""Tables and curves of a comparison."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import t as student
+
+from .grid import final
+
+_REFERENCES = ('end_to_end', 'frozen')
+
+
+def results_table(results: Sequence[dict]) -> str:
+    """A Markdown table: mean, standard deviation, paired differences with 95 % intervals, share of the gap closed.
+
+    Metrics of the last validation, in points (per cent). A difference is taken seed by seed over the seeds that both
+    have; its interval is Student's. The share of the gap is (variant - frozen) / (end-to-end - frozen) of the means.
+
+    Args:
+        results: What :func:`manpp_mm.comparison.run_grid` returns.
+    """
+    points = by_variant(results)
+    lines = [
+        f'| variant | seeds | {results[0]["metric"]} | to end-to-end | to frozen | gap closed | peak MB | s/step |',
+        '|---|---|---|---|---|---|---|---|',
+    ]
+    for name, seeds in points.items():
+        values = np.array(list(seeds.values()))
+        own = [result for result in results if result['variant'] == name]
+        spread = f' ± {values.std(ddof=1):.2f}' if len(values) > 1 else ''
+        differences = [difference(seeds, points.get(other)) if name != other else '' for other in _REFERENCES]
+        peak = max(result['peak_bytes'] for result in own) / 1e6
+        seconds = np.median([result['seconds'] / result['iterations'] for result in own])
+        lines.append(
+            f'| {name} | {len(values)} | {values.mean():.2f}{spread} | {differences[0]} | {differences[1]} | '
+            f'{gap_closed(name, points)} | {peak:.0f} | {seconds:.3f} |'
+        )
+    return '\n'.join(lines)
+
+
+def by_variant(results: Sequence[dict]) -> dict[str, dict[int, float]]:
+    """The final metric in points, by variant and seed."""
+    found: dict[str, dict[int, float]] = {}
+    for result in results:
+        found.setdefault(result['variant'], {})[result['seed']] = in_points(final(result), result['metric'])
+    return found
+
+
+def in_points(value: float, metric: str) -> float:
+    """Per cent: COCO's metrics are fractions, MMSegmentation's are per cent already."""
+    return value * 100 if metric.startswith('coco/') else value
+
+
+def difference(own: dict[int, float], other: 'dict[int, float] | None') -> str:
+    """The mean of the paired differences and its 95 % interval, '' without a common seed."""
+    common = sorted(own.keys() & (other or {}).keys())
+    if not common:
+        return ''
+    values = np.array([own[seed] - other[seed] for seed in common])
+    if len(values) == 1:
+        return f'{values[0]:+.2f}'
+    half = student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return f'{values.mean():+.2f} [{values.mean() - half:+.2f}, {values.mean() + half:+.2f}]'
+
+
+def gap_closed(name: str, points: dict[str, dict[int, float]]) -> str:
+    """The share of the gap between frozen and end-to-end; '' where one of them is missing."""
+    if name in _REFERENCES or not all(reference in points for reference in _REFERENCES):
+        return ''
+    common = sorted(set.intersection(*(set(points[key]) for key in (name, *_REFERENCES))))
+    if not common:
+        return ''
+    own, whole, frozen = (np.mean([points[key][seed] for seed in common]) for key in (name, *_REFERENCES))
+    return f'{(own - frozen) / (whole - frozen):.0%}' if whole > frozen else 'no gap'
+
+
+def curves_plot(results: Sequence[dict], path: 'str | Path') -> None:
+    """Draw the metric against iterations, seconds of training and peak memory into a PNG.
+
+    Args:
+        results: What :func:`manpp_mm.comparison.run_grid` returns.
+        path: The file.
+    """
+    import matplotlib
+
+    matplotlib.use('agg')
+    from matplotlib import pyplot
+
+    metric = results[0]['metric']
+    figure, axes = pyplot.subplots(1, 3, figsize=(15, 4.5), sharey=True)
+    for index, name in enumerate(by_variant(results)):
+        own = [result for result in results if result['variant'] == name]
+        curves = [{line['iteration']: line for line in result['curve']} for result in own]
+        steps = sorted(set.intersection(*(set(curve) for curve in curves)))
+        values = np.array([[in_points(curve[s]['metrics'][metric], metric) for s in steps] for curve in curves])
+        seconds = np.array([[curve[s]['seconds'] for s in steps] for curve in curves]).mean(0)
+        color = f'C{index % 10}'
+        for axis, x in ((axes[0], steps), (axes[1], seconds)):
+            axis.plot(x, values.mean(0), 'o-', color=color, label=name, markersize=3)
+            axis.fill_between(x, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0)
+        peak = max(result['peak_bytes'] for result in own) / 1e6
+        last = values[:, -1]
+        axes[2].errorbar(peak, last.mean(), yerr=last.std(), fmt='o', color=color, capsize=3)
+        axes[2].annotate(name, (peak, last.mean()), xytext=(5, 5), textcoords='offset points', fontsize=8)
+    for axis, label in zip(
+        axes, ('iterations', 'seconds of training', f'peak MB ({results[0]["peak_is"]})'), strict=True
+    ):
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel(f'{metric}, points')
+    axes[0].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

@@ -1,0 +1,105 @@
+"""From a block-local config to the configs of a comparison."""
+
+import ast
+import copy
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmengine.config import Config
+
+from ..models.plain import plain_model
+
+KINDS: dict[str, dict[str, Any]] = {
+    'end_to_end': {},
+    'frozen': {},
+    'manpp': {},
+    'man': dict(scaling=1),
+    'dgl': dict(branches=[]),
+    'learnable': dict(branches=['learnable']),
+    'momentum': dict(branches=['momentum']),
+}
+"""The kinds of variants; of the local ones what they set in ``model.backbone.auxiliary``."""
+_PLAIN = ('end_to_end', 'frozen')
+_LOCAL_HOOKS = ('LocalLearningHook', 'MomentumHook', 'LocalScalarsHook', 'GradientSwitchHook')
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What one variant changes.
+
+    Attributes:
+        name: As it was written.
+        kind: A key of :data:`KINDS`.
+        blocks: ``local_blocks``, None for the config's own cuts.
+        exact: ``'start'`` or ``'end'``, where exact gradients flow for a stretch, or None.
+        options: Config keys that are set besides.
+    """
+
+    name: str
+    kind: str
+    blocks: int | None = None
+    exact: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def local(self) -> bool:
+        """Whether the backbone is trained block by block."""
+        return self.kind not in _PLAIN
+
+
+def parse_variant(name: str) -> Variant:
+    """Read a variant's name: ``manpp``, ``dgl_k4``, ``manpp_exact_start``, ``manpp+model.backbone.with_cp=True``.
+
+    Raises:
+        ValueError: It is none.
+    """
+    head, *options = name.split('+')
+    match = re.fullmatch(rf'({"|".join(KINDS)})(?:_k(\d+))?(?:_exact_(start|end))?', head)
+    if match is None or (match[1] in _PLAIN and head != match[1]) or not all('=' in option for option in options):
+        raise ValueError(
+            f'{name!r} is no variant: one of {", ".join(KINDS)}, the local ones with _k4 for four blocks or '
+            '_exact_start or _exact_end for a stretch of exact gradients, all with +KEY=VALUE for a config key besides'
+        )
+    pairs = dict(option.split('=', 1) for option in options)
+    return Variant(
+        name, match[1], int(match[2]) if match[2] else None, match[3], {k: _value(v) for k, v in pairs.items()}
+    )
+
+
+def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
+    """A variant of a block-local config. What is not named here stays as it is.
+
+    Args:
+        config: The config of MAN++; left as it is.
+        variant: The variant.
+        stretch: Share of the schedule that ``exact`` covers.
+    """
+    config = copy.deepcopy(config)
+    hooks = list(config.get('custom_hooks') or [])
+    if variant.local:
+        backbone = config.model.backbone
+        entries = backbone.auxiliary if isinstance(backbone.auxiliary, list) else [backbone.auxiliary]
+        for entry in entries:
+            entry.update(KINDS[variant.kind])
+        if variant.blocks is not None:
+            backbone.update(cuts=None, local_blocks=variant.blocks)
+        if variant.exact == 'start':
+            hooks.append(dict(type='GradientSwitchHook', begin=0.0, end=stretch))
+        elif variant.exact == 'end':
+            hooks.append(dict(type='GradientSwitchHook', begin=1 - stretch, end=1.0))
+    else:
+        config.model = plain_model(config.model)
+        if variant.kind == 'frozen':
+            config.model.backbone.frozen_stages = config.model.backbone.get('num_stages', 4)
+        hooks = [hook for hook in hooks if hook['type'] not in _LOCAL_HOOKS]
+    config.custom_hooks = hooks
+    config.merge_from_dict(variant.options)
+    return config
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -1,0 +1,71 @@
+"""No variant is advantaged: each differs from end-to-end training in the stated keys alone."""
+
+import pytest
+from mmengine.config import Config
+from runners import coco_runner_config, segmentation_runner_config
+
+from manpp_mm.comparison import Cell, parse_variant, variant_config
+from manpp_mm.comparison.grid import cell_config
+from manpp_mm.hooks import GradientSwitchHook
+from manpp_mm.models.plain import LOCAL_KEYS
+
+LOCAL = ('manpp', 'man', 'dgl', 'learnable', 'momentum', 'manpp_k3', 'manpp_exact_start', 'dgl_exact_end')
+STATED = {f'model.backbone.{key}' for key in (*LOCAL_KEYS, 'type')} | {'custom_hooks', 'work_dir', 'experiment_name'}
+
+
+def flat(value, prefix=''):
+    if isinstance(value, dict):
+        return {k: v for name, item in value.items() for k, v in flat(item, f'{prefix}.{name}'.strip('.')).items()}
+    return {prefix: value}
+
+
+def different(a: Config, b: Config) -> set[str]:
+    first, second = flat(a.to_dict()), flat(b.to_dict())
+    return {key for key in first.keys() | second.keys() if first.get(key, KeyError) != second.get(key, KeyError)}
+
+
+@pytest.mark.parametrize('make', [coco_runner_config, segmentation_runner_config])
+@pytest.mark.parametrize('name', [*LOCAL, 'frozen'])
+def test_stated_keys_alone_differ(tmp_path, make, name):
+    base = make(tmp_path, validate=True)
+    base.custom_hooks = [*base.custom_hooks, dict(type='ReproducibleHook')]
+    before = base.pretty_text
+    whole, own = (cell_config(base, Cell(parse_variant(v), 3), tmp_path, 0.25) for v in ('end_to_end', name))
+    assert base.pretty_text == before
+    keys = different(whole, own)
+    auxiliary = {key for key in keys if key.startswith('model.backbone.auxiliary.')}
+    stated = STATED | ({'model.backbone.frozen_stages'} if name == 'frozen' else auxiliary)
+    assert keys <= stated
+    assert whole.randomness == own.randomness == dict(seed=3)
+    assert [hook['type'] for hook in whole.custom_hooks] == ['ReproducibleHook']
+    kept = {hook['type'] for hook in own.custom_hooks}
+    switch = {'GradientSwitchHook'} if '_exact_' in name else set()
+    local = set() if name == 'frozen' else {'LocalLearningHook', 'MomentumHook'}
+    assert kept == {'ReproducibleHook'} | local | switch
+
+
+def test_what_the_names_say(tmp_path):
+    base = segmentation_runner_config(tmp_path)
+
+    def config(name):
+        return variant_config(base, parse_variant(name), 0.25)
+
+    assert config('man').model.backbone.auxiliary.scaling == 1
+    assert config('dgl').model.backbone.auxiliary.branches == []
+    assert config('momentum_k2').model.backbone.auxiliary.branches == ['momentum']
+    assert (config('momentum_k2').model.backbone.local_blocks, config('manpp_k2').model.backbone.cuts) == (2, None)
+    assert config('frozen').model.backbone.frozen_stages == 4
+    assert config('end_to_end').model.backbone.type == 'ResNetV1c'
+    options = 'manpp+model.backbone.with_cp=True+optim_wrapper.optimizer.lr=0.5'
+    assert config(options).model.backbone.with_cp is True
+    assert config(options).optim_wrapper.optimizer.lr == 0.5
+    for name, stretch in (('manpp_exact_start', (0.0, 0.25)), ('manpp_exact_end', (0.75, 1.0))):
+        (hook,) = (hook for hook in config(name).custom_hooks if hook['type'] == 'GradientSwitchHook')
+        built = GradientSwitchHook(**{key: value for key, value in hook.items() if key != 'type'})
+        assert (built.begin, built.end) == stretch
+
+
+@pytest.mark.parametrize('name', ['nothing', 'frozen_k3', 'end_to_end_exact_start', 'manpp_exact', 'manpp+lr'])
+def test_what_is_no_variant(name):
+    with pytest.raises(ValueError, match='is no variant: one of end_to_end, frozen, manpp'):
+        parse_variant(name)
