@@ -1,6 +1,6 @@
-# DeepLabV3 R50 on CamVid in the Cityscapes layout at 320x240, small enough for a CPU: the base of tools/compare.py's grid
-# for segmentation. All layers train, from ImageNet's weights; BatchNorm of the backbone stays in eval, for a batch of two
-# says little about statistics.
+# DeepLabV3 R50 on CamVid in the Cityscapes layout at 320x240, small enough for a CPU: the base of a grid of
+# tools/compare.py for segmentation. All layers train, from ImageNet's weights; BatchNorm of the backbone stays in eval,
+# for a batch of two says little about statistics.
 _base_ = ['mmseg::deeplabv3/deeplabv3_r50-d8_4xb2-40k_cityscapes-512x1024.py', '../_base_/segmentation.py']
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 
