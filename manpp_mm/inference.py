@@ -5,11 +5,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import mmcv
 import numpy as np
+import torch
 from mmengine.config import Config
+from mmengine.registry import DATASETS
 
-from .launch import check_fits, plan_cuts, read_checkpoint
+from .launch import check_fits, innermost, plan_cuts, read_checkpoint
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -43,7 +46,8 @@ def predict(
     Raises:
         FileNotFoundError: Inputs, weights or config do not exist, or the folder holds no image.
         ValueError: The weights hold no config and none was given or do not fit it, the threshold lies outside [0, 1],
-            two images differ by their suffix alone, or one cannot be read; what was predicted before it is written.
+            there is no GPU for a ``device`` that is one, files would overwrite each other, or an image cannot be read;
+            what was predicted before it is written.
     """
     images = find_images(Path(inputs))
     for path, what in ((weights, 'checkpoint'), (config, 'config')):
@@ -51,14 +55,18 @@ def predict(
             raise FileNotFoundError(f'there is no {what} {path}')
     if not 0 <= score_threshold <= 1:
         raise ValueError(f'--score-threshold {score_threshold} must lie in [0, 1]')
+    if device and device.startswith('cuda') and not torch.cuda.is_available():
+        raise ValueError(f'--device {device}: there is no GPU')
     found = Config.fromfile(config) if config else config_of(weights)
-    plan_cuts(found, str(weights))
-    run = (_segmentor if found.get('default_scope') == 'mmseg' else _detector)(found, str(weights), device)
+    segments = found.get('default_scope') == 'mmseg'
     out_dir = Path(out_dir)
+    _check_names(images, out_dir, segments)
+    plan_cuts(found, str(weights))
+    run = (_segmentor if segments else _detector)(found, str(weights), device)
     predictions = {}
     try:
         for image in images:
-            if mmcv.imread(image) is None:
+            if not _readable(image):
                 raise ValueError(f'{image} is not an image that OpenCV can read')
             # By path: of an array MMLab's inferencers do not know that it is BGR.
             predictions[image.name], painted, labels = run(str(image), score_threshold)
@@ -76,19 +84,33 @@ def find_images(inputs: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: Two differ by their suffix alone.
     """
     if inputs.is_file():
         return [inputs]
     if not inputs.is_dir():
         raise FileNotFoundError(f'there is no image or folder {inputs}')
-    images = {path.stem: path for path in sorted(inputs.iterdir()) if path.suffix.lower() in IMAGES}
+    images = sorted(path for path in inputs.iterdir() if path.suffix.lower() in IMAGES)
     if not images:
         raise FileNotFoundError(f'{inputs} holds no image ({", ".join(IMAGES)})')
-    for path in inputs.iterdir():
-        if path.suffix.lower() in IMAGES and images[path.stem] != path:
-            raise ValueError(f'{path.name} and {images[path.stem].name} would be written under one name: rename one')
-    return list(images.values())
+    return images
+
+
+def _check_names(images: list[Path], out_dir: Path, label_maps: bool) -> None:
+    if images[0].parent.resolve() == (out_dir / 'vis').resolve():
+        raise ValueError(f'--out-dir {out_dir} would overwrite the images in {images[0].parent}: take another')
+    if label_maps:
+        by_stem: dict[str, Path] = {}
+        for path in images:
+            other = by_stem.setdefault(path.stem, path)
+            if other != path:
+                raise ValueError(f'{other.name} and {path.name} would have one label map: rename one')
+
+
+def _readable(image: Path) -> bool:
+    try:
+        return mmcv.imread(image) is not None
+    except cv2.error:  # an empty file
+        return False
 
 
 def config_of(weights: 'str | Path') -> Config:
@@ -103,11 +125,25 @@ def config_of(weights: 'str | Path') -> Config:
     return Config.fromstring(meta['cfg'], '.py')
 
 
+def _loaded(kind: type, config: Config, weights: str, device: str | None) -> Any:
+    """An inferencer whose weights fit and whose classes are the checkpoint's, or else the config's data set's."""
+    try:
+        inferencer = kind(config, weights, device=device)
+    except RuntimeError as error:  # other cuts, other shapes
+        raise ValueError(f'{weights} does not fit the config: {error}') from error
+    check_fits(inferencer.model, weights)
+    if 'dataset_meta' not in read_checkpoint(weights).get('meta', {}):
+        dataset = DATASETS.build(dict(innermost(config.test_dataloader.dataset), lazy_init=True, pipeline=[]))
+        meta = {key: dataset.metainfo[key] for key in ('classes', 'palette')}
+        inferencer.model.dataset_meta = inferencer.visualizer.dataset_meta = meta
+    return inferencer
+
+
 def _detector(config: Config, weights: str, device: str | None) -> Callable:
     from mmdet.apis import DetInferencer
 
-    inferencer = DetInferencer(config, weights, device=device, show_progress=False)
-    check_fits(inferencer.model, weights)
+    inferencer = _loaded(DetInferencer, config, weights, device)
+    inferencer.show_progress = False
     classes = inferencer.model.dataset_meta['classes']
 
     def run(image: str, score_threshold: float) -> tuple:
@@ -127,8 +163,7 @@ def _detector(config: Config, weights: str, device: str | None) -> Callable:
 def _segmentor(config: Config, weights: str, device: str | None) -> Callable:
     from mmseg.apis import MMSegInferencer
 
-    inferencer = MMSegInferencer(config, weights, device=device)
-    check_fits(inferencer.model, weights)
+    inferencer = _loaded(MMSegInferencer, config, weights, device)
     inferencer.show_progress = False
     classes = inferencer.model.dataset_meta['classes']
 

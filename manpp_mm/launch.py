@@ -5,6 +5,7 @@ import atexit
 import logging
 import os
 import os.path as osp
+import re
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -123,13 +124,13 @@ def enable_tta(config: Config) -> None:
             dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)),
         )
         if 'tta_pipeline' not in config:
-            config.tta_pipeline = deepcopy(_innermost(config.test_dataloader.dataset).pipeline)
+            config.tta_pipeline = deepcopy(innermost(config.test_dataloader.dataset).pipeline)
             meta = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
             flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
             pack = [dict(type='PackDetInputs', meta_keys=meta)]
             config.tta_pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, pack])
     config.model = ConfigDict(**config.tta_model, module=config.model)
-    _innermost(config.test_dataloader.dataset).pipeline = config.tta_pipeline
+    innermost(config.test_dataloader.dataset).pipeline = config.tta_pipeline
 
 
 def enable_output(config: Config, out: str) -> None:
@@ -227,13 +228,18 @@ def plan_cuts(config: Config, checkpoint: str | None = None) -> None:
 
 
 def predict_memory(config: Config) -> str:
-    """A line for the log: what a training step of a block-local config is predicted to need; '' for another config."""
-    if not is_local(config.model.get('backbone') or {}):
+    """A line for the log: what a training step of a block-local config is predicted to need.
+
+    '' for another config, and on all ranks but the first.
+    """
+    rank = os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0'))
+    if rank != '0' or not is_local(config.model.get('backbone') or {}):
         return ''
     try:
         return predicted_peak(config)
-    except (ValueError, RuntimeError, NotImplementedError) as error:
-        # An op without a CPU kernel, images of no fixed size: a line in the log is no reason to stop a training.
+    except Exception as error:
+        # An op without a CPU kernel, a head that wants other targets, images of no fixed size: whatever it is, a line
+        # in the log must not stop a training, and says why it is missing.
         return f'The memory of a step cannot be predicted: {type(error).__name__}: {error}'
 
 
@@ -254,7 +260,7 @@ def check_checkpoint_file(path: 'str | None', where: str) -> None:
     Raises:
         FileNotFoundError: There is no such file.
     """
-    if path is not None and '://' not in path and not osp.isfile(path):
+    if path is not None and '://' not in path and not osp.isfile(osp.expanduser(path)):
         raise FileNotFoundError(f'{where}: there is no checkpoint {path}')
 
 
@@ -262,11 +268,17 @@ def read_checkpoint(path: 'str | Path') -> dict:
     """What a checkpoint holds, on the CPU.
 
     Raises:
-        ValueError: The file is no checkpoint.
+        ValueError: The file is no checkpoint, or holds an object that PyTorch does not load from one.
     """
     try:
         found = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
     except (UnpicklingError, RuntimeError, EOFError, LookupError) as error:  # what unpickling any file may raise
+        unknown = re.search(r'GLOBAL (\S+)', str(error))
+        if unknown:
+            raise ValueError(
+                f'{path} holds an object of type {unknown[1]}, which PyTorch does not load from a file: save it '
+                'without, or allow the type by torch.serialization.add_safe_globals'
+            ) from error
         raise ValueError(f'{path} is not a checkpoint: {str(error).splitlines()[0]}') from error
     if not isinstance(found, dict):
         raise ValueError(f'{path} is not a checkpoint: it holds a {type(found).__name__}')
@@ -290,7 +302,7 @@ def check_fits(model: torch.nn.Module, checkpoint: str) -> None:
         raise ValueError(f"{checkpoint} does not fit the config's model, {way_out}: {error}") from error
     if missing:
         raise ValueError(
-            f"{checkpoint} does not fit the config's model, {way_out}: it lacks {len(missing)} entries "
+            f"{checkpoint} does not fit the config's model, {way_out}: it lacks {len(missing)} of the entries "
             f'({", ".join(missing[:3])}{", ..." if len(missing) > 3 else ""})'
         )
 
@@ -320,7 +332,8 @@ def _is_segmentation(config: Config) -> bool:
     return config.get('default_scope') == 'mmseg'
 
 
-def _innermost(dataset: ConfigDict) -> ConfigDict:
+def innermost(dataset: ConfigDict) -> ConfigDict:
+    """The data set inside wrappers of one (RepeatDataset)."""
     while 'dataset' in dataset:
         dataset = dataset['dataset']
     return dataset

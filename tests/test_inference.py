@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from processes import execute
 from runners import coco_runner_config, segmentation_runner_config
 from test_publish import trained
@@ -85,15 +86,39 @@ def test_bad_input(segmentor, tmp_path):
     refused(r'--score-threshold 30 must lie in \[0, 1\]', score_threshold=30)
     torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
     refused('weights.pth holds no config: give it, --config', weights=tmp_path / 'weights.pth')
+    if not torch.cuda.is_available():
+        refused('--device cuda: there is no GPU', device='cuda')
+    (tmp_path / 'out').mkdir()
+    shutil.copytree(root / 'images', tmp_path / 'out/vis')
+    refused('would overwrite the images in', tmp_path / 'out/vis')
+    shutil.rmtree(tmp_path / 'out')
+    other = Config.fromstring(torch.load(checkpoint, weights_only=False)['meta']['cfg'], '.py')
+    other.model.backbone.cuts = [(1, 1)]
+    other.dump(tmp_path / 'other.py')
+    refused('does not fit the config: the checkpoint was trained with other cuts', config=tmp_path / 'other.py')
     assert not (tmp_path / 'out').exists()
     two = tmp_path / 'two'
     shutil.copytree(root / 'images', two)
     shutil.copy(two / '0.jpg', two / '0.png')
-    refused('0.(png|jpg) and 0.(png|jpg) would be written under one name', two)
+    refused('0.(png|jpg) and 0.(png|jpg) would have one label map', two)
     (two / '0.png').unlink()
     (two / '2.jpg').write_bytes(b'no image')
     refused('2.jpg is not an image that OpenCV can read', two)
+    (two / '2.jpg').write_bytes(b'')
+    refused('2.jpg is not an image that OpenCV can read', two)
     assert json.loads((tmp_path / 'out/predictions.json').read_text()).keys() == {'0.jpg', '1.jpg'}
+
+
+@pytest.mark.parametrize('task', ['detector', 'segmentor'])
+def test_bare_weights_take_the_classes_of_the_config(task, request, tmp_path):
+    root, checkpoint = request.getfixturevalue(task)
+    images = root / ('val2017' if task == 'detector' else 'images')
+    found = torch.load(checkpoint, weights_only=False)
+    torch.save(found['state_dict'], tmp_path / 'weights.pth')
+    (tmp_path / 'config.py').write_text(found['meta']['cfg'])
+    keys = dict(config=tmp_path / 'config.py', device='cpu', score_threshold=0.2)
+    bare = dict(predict(images, tmp_path / 'weights.pth', tmp_path / 'a', **keys))
+    assert bare == dict(predict(images, checkpoint, tmp_path / 'b', **keys))
 
 
 def test_the_tool(segmentor, tmp_path):

@@ -12,6 +12,7 @@ _ONE_MODULE = (
     ('mmsegmentation', 'onedl-mmsegmentation'),
 )
 """Packages that install the same module."""
+_REFUSE_MMCV_2_2 = {'mmdet': (3, 3, 0), 'mmsegmentation': (1, 2, 2)}
 _OLDEST = {'mmengine': (0, 10, 0), 'mmcv': (2, 1, 0), 'mmdet': (3, 3, 0), 'mmsegmentation': (1, 2, 2)}
 
 
@@ -40,10 +41,11 @@ def faults() -> list[str]:
         missing = [name for name in ('ftfy', 'regex') if find_spec(name) is None]
         if missing:
             found.append(f'mmsegmentation imports {" and ".join(missing)} without naming it: pip install ftfy regex')
-    mmcv, mmdet = installed('mmcv', 'mmcv-lite'), installed('mmdet')
-    if mmcv and mmcv >= (2, 2, 0) and (mmdet or installed('mmsegmentation')):
+    mmcv = installed('mmcv', 'mmcv-lite')
+    refuse = [name for name, last in _REFUSE_MMCV_2_2.items() if (own := installed(name)) and own <= last]
+    if mmcv and mmcv >= (2, 2, 0) and refuse:
         found.append(
-            f'MMDetection to 3.3.0 and MMSegmentation to 1.2.2 refuse mmcv {_text(mmcv)}: pip uninstall mmcv, then '
+            f'{" and ".join(refuse)} refuse mmcv {_text(mmcv)}: pip uninstall mmcv mmcv-lite, then '
             'pip install mmcv-lite==2.1.0 (or a compiled mmcv 2.1.0)'
         )
     for name, oldest in _OLDEST.items():

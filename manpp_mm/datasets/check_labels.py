@@ -26,6 +26,8 @@ class CheckLabels(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Return ``results`` as they are; ``gt_seg_map`` (H, W) has the size of ``img`` (H, W, 3)."""
+        if 'gt_seg_map' not in results:  # an inferencer loads no label map
+            return results
         labels = results['gt_seg_map']
         path = results['seg_map_path']
         if labels.shape != results['img'].shape[:2]:

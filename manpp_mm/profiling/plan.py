@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..local import Cut
 from .footprint import BATCH, SMALL, Footprint, footprint, padded, static_bytes
-from .step import HEADS_CHECKPOINTED, TrainingStep
+from .step import HEADS_CHECKPOINTED, TrainingStep, mode_of
 
 _UNITS = {'': 1, 'K': 10**3, 'M': 10**6, 'G': 10**9, 'T': 10**12, 'KI': 2**10, 'MI': 2**20, 'GI': 2**30, 'TI': 2**40}
 
@@ -218,7 +218,9 @@ def training_input(config: Config) -> tuple[int, tuple[int, int]]:
             crop = transform.crop_size
             sizes = [(crop, crop) if isinstance(crop, int) else tuple(crop)]
         elif transform.type in ('Resize', 'RandomChoiceResize', 'RandomResize'):
-            scales = transform.get('scales') or transform.scale
+            scales = transform.get('scales') or transform.get('scale')
+            if not isinstance(scales, Sequence):
+                continue  # a factor, or one side alone: the images decide
             scales = scales if isinstance(scales[0], Sequence) else [scales]
             sizes = [max(((min(s), max(s)) for s in scales), key=lambda s: s[0] * s[1])]
     padded_to = config.model.get('data_preprocessor', {}).get('size')
@@ -398,13 +400,11 @@ def predicted_peak(config: Config) -> str:
     Raises:
         ValueError: The training pipeline names no image size, or see :class:`Footprint`.
     """
-    backbone = config.model.backbone
-    local = backbone.get('gradient') != 'exact'
-    mode = ('local_checkpointed' if backbone.get('with_cp') else 'local') if local else 'exact'
+    mode = mode_of(config)
     batch, size = training_input(config)
     size = padded(config, size)
     peak = footprint(config, mode).peak_at(batch, size)
-    before = model_bytes(config, local=local) + batch * _input_bytes(size)
+    before = model_bytes(config, local=mode.startswith('local')) + batch * _input_bytes(size)
     return (
         f'A step on {batch} images of {size[0]}x{size[1]} in float32 is predicted to peak at {peak / 1e6:.0f} MB '
         f'beside {before / 1e6:.0f} MB of parameters, optimizer state and images'

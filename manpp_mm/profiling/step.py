@@ -19,14 +19,17 @@ from torch import nn
 from ..hooks.checkpoint_modules_hook import check_ran, checkpoint_modules
 from ..hooks.early_loss_hook import take_losses_early
 from ..hooks.local_learning_hook import attach
-from ..models.plain import plain_model
+from ..models.plain import is_local, plain_model
 from .live_bytes import Held, LiveBytes, PeakRecorder
 
 HEADS_CHECKPOINTED = '_heads_checkpointed'
-_BACKBONES = ('end_to_end', 'end_to_end_checkpointed', 'exact', 'local', 'local_checkpointed', 'frozen')
+_BACKBONES = (
+    'end_to_end', 'end_to_end_checkpointed', 'exact', 'exact_checkpointed', 'local', 'local_checkpointed', 'frozen'
+)  # fmt: skip
 MODES = (*_BACKBONES, *(mode + HEADS_CHECKPOINTED for mode in _BACKBONES), 'end_to_end_offloaded')
 """What can be measured: the backbone's training, with or without neck and heads checkpointed (and the RPN's loss taken
-early). ``local`` and ``exact`` run with a config's own CheckpointModulesHook and EarlyLossHook, the others without;
+early). ``local`` and ``exact`` run with a block-local config's own CheckpointModulesHook and EarlyLossHook, the others
+without; a config without a local backbone has modes without either alone, and keeps its hooks;
 ``frozen`` is the floor that neck and heads set; ``end_to_end_offloaded`` keeps activations in host memory and needs a
 GPU."""
 
@@ -59,11 +62,18 @@ class Measurement:
         return {name: None if value is not None and isnan(value) else value for name, value in asdict(self).items()}
 
 
+def mode_of(config: Config) -> str:
+    """The mode that a config trains in."""
+    backbone = config.model.backbone
+    kind = ('exact' if backbone.get('gradient') == 'exact' else 'local') if is_local(backbone) else 'end_to_end'
+    return kind + ('_checkpointed' if backbone.get('with_cp') else '')
+
+
 class TrainingStep:
     """Forward and backward of a config's model in one mode, on drawn images and targets, without an optimizer.
 
     Args:
-        config: The config of a block-local detector or segmentor.
+        config: The config of a detector or segmentor.
         mode: One of :data:`MODES`.
         batch: Images a step.
         size: Height and width of an image in pixels.
@@ -72,7 +82,8 @@ class TrainingStep:
         amp: None for float32, or the floating-point type of automatic mixed precision, which needs a GPU.
 
     Raises:
-        ValueError: An unknown mode, a mode or precision that needs a GPU, or a config without a local backbone.
+        ValueError: An unknown mode, a mode or precision that needs a GPU, or a local or exact mode of a config without
+            a local backbone.
     """
 
     def __init__(
@@ -93,13 +104,18 @@ class TrainingStep:
         init_default_scope(config.get('default_scope', 'mmengine'))
         backbone = mode.removesuffix(HEADS_CHECKPOINTED)
         self._local = backbone.startswith('local')
+        exact = backbone.startswith('exact')
+        plain = not is_local(config.model.backbone)
+        if plain and (self._local or exact):
+            kind = config.model.backbone.type
+            raise ValueError(f'mode {mode!r}: model.backbone.type={kind!r} is not a local backbone of manpp_mm')
         self._offloaded = mode == 'end_to_end_offloaded'
         self._device = device
         self._amp = amp
-        model = config.model.copy() if self._local or backbone == 'exact' else plain_model(config.model)
+        model = config.model.copy() if self._local or exact or plain else plain_model(config.model)
         model['backbone'] = dict(model['backbone'], init_cfg=None, with_cp=backbone.endswith('_checkpointed'))
-        if backbone == 'exact' or self._local:
-            model['backbone']['gradient'] = 'exact' if backbone == 'exact' else 'local'
+        if exact or self._local:
+            model['backbone']['gradient'] = 'exact' if exact else 'local'
         model.pop('pretrained', None)
         if model.get('data_preprocessor', {}).get('size') is not None:
             model['data_preprocessor'] = dict(model['data_preprocessor'], size=size)  # a segmentor pads to it
@@ -117,7 +133,7 @@ class TrainingStep:
         if self._local:
             self.model.backbone.sync_auxiliary()
             attach(self.model, self._scaler)
-        self._spare_heads(config, mode)
+        self._spare_heads(config, mode, own_hooks=self._local or exact or plain)
         if config.get('default_scope') == 'mmseg':
             drawn = draw_segmentation(self.model.num_classes, batch, size, seed)
         else:
@@ -126,10 +142,10 @@ class TrainingStep:
             drawn = draw_detection(head.num_classes, batch, size, getattr(self.model, 'with_mask', False))
         self.data = self.model.data_preprocessor(drawn, True)
 
-    def _spare_heads(self, config: Config, mode: str) -> None:
+    def _spare_heads(self, config: Config, mode: str, own_hooks: bool) -> None:
         """Checkpoint modules and take losses early, as the config's hooks and the mode say."""
         modules, heads = [], []
-        if self._local or mode.startswith('exact'):
+        if own_hooks:
             for hook in config.get('custom_hooks') or []:
                 modules += hook.modules if hook.type == 'CheckpointModulesHook' else []
                 heads += hook.heads if hook.type == 'EarlyLossHook' else []

@@ -30,9 +30,10 @@ def found(monkeypatch, packages, absent=(), needs='torch==2.14.1'):
     return versions.faults()
 
 
-@pytest.mark.parametrize(
-    'packages', [TESTED, FORK, TESTED | dict(mmengine='0.11.0', mmdet='4.0.0', torch='2.14.1+cu130')]
-)
+NEWER = {'mmengine': '0.11.0', 'mmdet': '4.0.0', 'mmsegmentation': '1.3.0', 'mmcv-lite': '2.3.0'}
+
+
+@pytest.mark.parametrize('packages', [TESTED, FORK, TESTED | NEWER, TESTED | {'torch': '2.14.1+cu130'}])
 def test_what_works_is_not_warned_of(monkeypatch, packages):
     assert found(monkeypatch, packages) == []
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -158,4 +159,5 @@ def test_a_project_trains_and_evaluates(site, project, name):
     assert losses == expected[name]
     assert any(key.endswith(KINDS[name]) for line in lines for key in line)
     checkpoint = (project / f'work/{name}/last_checkpoint').read_text()
-    assert KINDS[name] in run(site, project, tools / 'test.py', f'{name}.py', checkpoint, '--work-dir', 'work/test')
+    output = run(site, project, tools / 'test.py', f'{name}.py', checkpoint, '--work-dir', 'work/test')
+    assert re.search(rf'{KINDS[name]}: \d', output)

@@ -59,7 +59,9 @@ def test_resume():
     assert (config.resume, config.load_from) == (True, 'a.pth')
 
 
-@pytest.mark.parametrize(('keys', 'mode'), [({}, 'local'), (dict(gradient='exact'), 'exact')])
+@pytest.mark.parametrize(
+    ('keys', 'mode'), [({}, 'local'), (dict(gradient='exact', with_cp=True), 'exact_checkpointed')]
+)
 def test_memory_is_predicted_before_training(keys, mode):
     config = detector_config(**keys)
     words = re.fullmatch(r'A step on 2 images of 800x1344 .* peak at (\d+) MB beside (\d+) MB .*', predict(config))
@@ -74,7 +76,17 @@ def test_a_memory_that_cannot_be_predicted_stops_nothing():
     config = detector_config()
     config.train_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile')]
     assert predict(config).startswith('The memory of a step cannot be predicted: ValueError: the training pipeline')
+    config.train_dataloader.dataset.pipeline = [dict(type='Resize', scale_factor=0.5)]
+    assert predict(config).startswith('The memory of a step cannot be predicted: ValueError: the training pipeline')
+    config = detector_config()
+    config.optim_wrapper = dict(constructor='Several', backbone=config.optim_wrapper)
+    assert predict(config).startswith('The memory of a step cannot be predicted: ')
     assert predict(Config(dict(model=dict(backbone=dict(type='ResNet'))))) == ''
+
+
+def test_one_rank_predicts(monkeypatch):
+    monkeypatch.setenv('RANK', '1')
+    assert predict(detector_config()) == ''
 
 
 class TestBadInput:
@@ -140,7 +152,7 @@ class TestBadInput:
         launch.check_fits(model, path)  # auxiliary networks are no part of it
         first = next(name for name in plain if name.startswith('neck.'))
         torch.save(dict(state_dict={name: v for name, v in plain.items() if name != first}), path)
-        with pytest.raises(ValueError, match=f'give the config that it was trained with: it lacks 1 entries .{first}'):
+        with pytest.raises(ValueError, match=f'it was trained with: it lacks 1 of the entries .{first}'):
             launch.check_fits(model, path)
         plain[first] = plain[first][:1]
         torch.save(plain, path)
