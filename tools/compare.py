@@ -31,6 +31,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not 0 < args.stretch < 1 or args.jobs < 1:
         parser.error('--stretch must lie between 0 and 1, --jobs must be 1 or more')
+    if len(set(args.seeds)) < len(args.seeds) or len(set(args.variants)) < len(args.variants):
+        parser.error('--seeds and --variants must not repeat themselves')
     return args
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import set_random_seed
+from mmengine.runner import load_checkpoint, set_random_seed
 
-from .variants import Variant, variant_config
+from ..profiling.step import mode_of
+from .variants import Variant, parse_variant, variant_config
 
 METRICS = {'mmdet': 'coco/bbox_mAP', 'mmseg': 'mIoU'}
 _THREADS = 'OMP_NUM_THREADS'
@@ -68,30 +69,29 @@ def run_grid(
         The results and the names of the cells that failed; their logs are ``WORK_DIR/NAME.log``.
 
     Raises:
-        ValueError: A result in ``out`` was made with another config.
+        ValueError: A result in ``out`` was made with another config, a variant does not fit the config, or a result
+            lacks the metric.
     """
     out, work_dir = Path(out), Path(work_dir)
     out.mkdir(parents=True, exist_ok=True)
     work_dir.mkdir(parents=True, exist_ok=True)
     base = Config.fromfile(config_path)
     base.merge_from_dict(options or {})
-    base.dump(work_dir / 'base.py')
     metric = metric or METRICS[base.get('default_scope', 'mmdet')]
     waiting = []
     for cell in cells:
-        config = cell_config(base, cell, work_dir, stretch)
+        config = cell_config(base, cell, stretch)
+        digest = _digest(config)
+        config.work_dir = str(work_dir / f'{cell.name}-{digest[:8]}')
         config.comparison = dict(
             variant=cell.variant.name,
             seed=cell.seed,
-            metric=metric,
             config=str(config_path),
             options=options or {},
             stretch=stretch if cell.variant.exact else None,
             modes=_modes(config, cell.variant),
-            local_backbone=config.model.backbone if cell.variant.local else base.model.backbone,
-            base=str(work_dir / 'base.py'),
-            initial=str(work_dir / f'initial_seed{cell.seed}.pth'),
-            digest=_digest(config),
+            initial=str(_initial_path(base, cell.seed, work_dir)),
+            digest=digest,
         )
         result = out / f'{cell.name}.json'
         if result.exists():
@@ -104,7 +104,7 @@ def run_grid(
         config.dump(work_dir / f'{cell.name}.py')
         waiting.append((cell, result))
     for seed in sorted({cell.seed for cell, _ in waiting}):
-        _initial_weights(base, seed, work_dir / f'initial_seed{seed}.pth')
+        _initial_weights(base, seed, _initial_path(base, seed, work_dir))
     threads = max(1, (os.cpu_count() or 1) // jobs)
     failed: list[str] = []
 
@@ -116,19 +116,23 @@ def run_grid(
             code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
         if code:
             failed.append(cell.name)
-        progress(f'{cell.name}: {"failed, see its log" if code else final(json.loads(result.read_text()))}')
+        progress(f'{cell.name}: {"failed, see its log" if code else "done"}')
 
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(train, waiting))
-    results = [out / f'{cell.name}.json' for cell in cells]
-    return [json.loads(path.read_text()) for path in results if path.exists()], failed
+    paths = [out / f'{cell.name}.json' for cell in cells]
+    results = [json.loads(path.read_text()) | dict(metric=metric) for path in paths if path.exists()]
+    for result in results:
+        present = result['curve'][-1]['metrics']
+        if metric not in present:
+            raise ValueError(f'--metric {metric}: {result["config"]} is validated by {", ".join(present)}')
+    return results, failed
 
 
-def cell_config(base: Config, cell: Cell, work_dir: Path, stretch: float) -> Config:
-    """The config of one run."""
+def cell_config(base: Config, cell: Cell, stretch: float) -> Config:
+    """The config of one run, but for its folder."""
     config = variant_config(base, cell.variant, stretch)
     config.randomness = dict(config.get('randomness') or {}, seed=cell.seed)
-    config.work_dir = str(work_dir / cell.name)
     config.experiment_name = cell.name
     return config
 
@@ -139,29 +143,39 @@ def final(result: dict) -> float:
 
 
 def _modes(config: Config, variant: Variant) -> list[str]:
-    if not variant.local:
-        return [variant.kind]
-    if config.model.backbone.get('gradient') == 'exact':
-        return ['exact']
-    local = 'local_checkpointed' if config.model.backbone.get('with_cp') else 'local'
-    return [local, 'exact'] if variant.exact else [local]
+    """The modes of the profiler that a run goes through."""
+    if variant.kind == 'frozen':
+        return ['frozen']
+    exact = [mode_of(config).replace('local', 'exact')] if variant.exact else []
+    return [mode_of(config), *exact]
 
 
 def _digest(config: Config) -> str:
     """Of everything that a result depends on: not the folder it is made in."""
-    kept = {key: value for key, value in config.to_dict().items() if key not in ('work_dir', 'comparison')}
+    kept = {key: value for key, value in config.to_dict().items() if key != 'work_dir'}
     return hashlib.sha256(Config(kept).pretty_text.encode()).hexdigest()[:16]
 
 
+def _plain(base: Config) -> Config:
+    return variant_config(base, parse_variant('end_to_end'), 0.0)
+
+
+def _initial_path(base: Config, seed: int, work_dir: Path) -> Path:
+    plain = _plain(base)
+    digest = hashlib.sha256(f'{plain.model.to_dict()}{base.get("load_from")}'.encode()).hexdigest()[:8]
+    return work_dir / f'initial_seed{seed}-{digest}.pth'
+
+
 def _initial_weights(base: Config, seed: int, path: Path) -> None:
-    """Write the weights that every variant of a seed starts from: the plain model's."""
+    """Write the weights that every variant of a seed starts from: the plain model's, and the config's ``load_from``."""
     if path.exists():
         return
-    config = variant_config(base, Variant('end_to_end', 'end_to_end'), 0.0)
-    init_default_scope(config.get('default_scope', 'mmengine'))
+    init_default_scope(base.get('default_scope', 'mmengine'))
     set_random_seed(seed)
-    model = MODELS.build(config.model)
+    model = MODELS.build(_plain(base).model)
     model.init_weights()
+    if base.get('load_from'):
+        load_checkpoint(model, base.load_from, map_location='cpu')
     partial = path.with_suffix('.partial')
     torch.save(dict(state_dict=model.state_dict()), partial)
     os.replace(partial, path)

@@ -101,7 +101,8 @@ def curves_plot(results: Sequence[dict], path: 'str | Path') -> None:
             axis.fill_between(x, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0)
         peak = max(result['peak_bytes'] for result in own) / 1e6
         last = values[:, -1]
-        axes[2].errorbar(peak, last.mean(), yerr=last.std(), fmt='o', color=color, capsize=3)
+        spread = last.std(ddof=1) if len(last) > 1 else 0
+        axes[2].errorbar(peak, last.mean(), yerr=spread, fmt='o', color=color, capsize=3)
         axes[2].annotate(name, (peak, last.mean()), xytext=(5, 5), textcoords='offset points', fontsize=8)
     for axis, label in zip(
         axes, ('iterations', 'seconds of training', f'peak MB ({results[0]["peak_is"]})'), strict=True

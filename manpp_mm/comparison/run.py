@@ -19,7 +19,7 @@ from ..profiling.footprint import footprint, padded
 from ..profiling.plan import training_input
 
 CURVE = 'curve.jsonl'
-_SECONDS = 'comparison_seconds'
+_KEY = 'comparison'
 _PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmsegmentation', 'manpp-mm')
 
 
@@ -31,36 +31,44 @@ class CurveHook(Hook):
     def __init__(self, path: Path) -> None:
         self.path = path
         self.seconds = 0.0
-        self._since = 0.0
+        self.peak = 0
+        self._since: float | None = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        self.seconds = checkpoint.get('meta', {}).get(_SECONDS, 0.0)
+        self.seconds, self.peak = checkpoint.get('meta', {}).get(_KEY, (0.0, 0))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        checkpoint['meta'][_SECONDS] = self.seconds
+        checkpoint['meta'][_KEY] = (self.seconds, self.peak)
 
-    def before_train(self, runner: Runner) -> None:
-        self._since = time.perf_counter()
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        if self._since is None:  # the first, or the first after a validation
+            self._since = time.perf_counter()
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         now = time.perf_counter()
         self.seconds += now - self._since
         self._since = now
+        if torch.cuda.is_available():
+            self.peak = max(self.peak, torch.cuda.max_memory_allocated())
+
+    def before_val(self, runner: Runner) -> None:
+        self._since = None
 
     def after_val_epoch(self, runner: Runner, metrics: 'dict[str, float] | None' = None) -> None:
         with self.path.open('a') as file:
             values = {name: float(value) for name, value in (metrics or {}).items()}
             line = dict(iteration=runner.iter, seconds=round(self.seconds, 2), metrics=values)
             file.write(json.dumps(line) + '\n')
-        self._since = time.perf_counter()
 
 
 def run(config: Config) -> dict[str, Any]:
     """Train and validate, going on where an interrupted run was.
 
     Args:
-        config: A variant's, with ``comparison``: what the result is to say of itself, ``initial``: the weights to start
-            from, and ``modes``: the modes of :data:`manpp_mm.profiling.MODES` that the run goes through.
+        config: A variant's, with ``comparison``, what the result is to say of itself. In it are ``initial``, the
+            weights to start from, and ``modes``, those of :data:`manpp_mm.profiling.MODES` that the run goes through.
 
     Returns:
         ``comparison`` and: ``curve``, the metrics of each validation; ``seconds`` of training; ``peak_bytes`` and how
@@ -78,13 +86,13 @@ def run(config: Config) -> dict[str, Any]:
     runner.register_hook(hook)
     runner.train()
     if not _curve(work_dir) or _curve(work_dir)[-1]['iteration'] < runner.max_iters:
-        runner.val()  # a run that was killed after its last checkpoint
+        runner.val_loop.run()  # a run that was killed after its last checkpoint
     return dict(
         **config.comparison.to_dict(),
         iterations=runner.max_iters,
         curve=_curve(work_dir),
         seconds=round(hook.seconds, 1),
-        peak_bytes=torch.cuda.max_memory_allocated() if cuda else peaks,
+        peak_bytes=hook.peak if cuda else peaks,
         peak_is='max_memory_allocated' if cuda else 'live bytes beyond parameters and images, predicted',
         device=torch.cuda.get_device_name() if cuda else f'{platform.machine()} CPU, {torch.get_num_threads()} threads',
         versions=_versions(),
@@ -99,10 +107,8 @@ def _curve(work_dir: Path) -> list[dict]:
 
 
 def _predicted_peak(config: Config) -> int:
-    base = Config.fromfile(config.comparison.base)
-    base.model.backbone = config.comparison.local_backbone
     batch, size = training_input(config)
-    return max(footprint(base, mode).peak_at(batch, padded(config, size)) for mode in config.comparison.modes)
+    return max(footprint(config, mode).peak_at(batch, padded(config, size)) for mode in config.comparison.modes)
 
 
 def _versions() -> dict[str, str]:

@@ -8,16 +8,16 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..models.plain import plain_model
+from ..models.plain import is_local, plain_model
 
 KINDS: dict[str, dict[str, Any]] = {
     'end_to_end': {},
     'frozen': {},
-    'manpp': {},
-    'man': dict(scaling=1),
-    'dgl': dict(branches=[]),
-    'learnable': dict(branches=['learnable']),
-    'momentum': dict(branches=['momentum']),
+    'manpp': dict(branches=['learnable', 'momentum'], scaling='learnable'),
+    'man': dict(branches=['learnable', 'momentum'], scaling=1),
+    'dgl': dict(branches=[], scaling=None),
+    'learnable': dict(branches=['learnable'], scaling=None),
+    'momentum': dict(branches=['momentum'], scaling=None),
 }
 """The kinds of variants; of the local ones what they set in ``model.backbone.auxiliary``."""
 _PLAIN = ('end_to_end', 'frozen')
@@ -74,7 +74,14 @@ def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
         config: The config of MAN++; left as it is.
         variant: The variant.
         stretch: Share of the schedule that ``exact`` covers.
+
+    Raises:
+        ValueError: The config is not block-local, or leaves its cuts to be planned.
     """
+    if not is_local(config.model.backbone):
+        raise ValueError(f'model.backbone.type={config.model.backbone.type!r} is not a local backbone of manpp_mm')
+    if config.model.backbone.get('local_blocks') == 'auto':
+        raise ValueError("a comparison needs fixed cuts in place of local_blocks='auto': tools/plan_cuts.py finds some")
     config = copy.deepcopy(config)
     hooks = list(config.get('custom_hooks') or [])
     if variant.local:
@@ -93,6 +100,9 @@ def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
         if variant.kind == 'frozen':
             config.model.backbone.frozen_stages = config.model.backbone.get('num_stages', 4)
         hooks = [hook for hook in hooks if hook['type'] not in _LOCAL_HOOKS]
+        for name, hook in list((config.get('default_hooks') or {}).items()):
+            if hook and hook['type'] in _LOCAL_HOOKS:
+                config.default_hooks[name] = None
     config.custom_hooks = hooks
     config.merge_from_dict(variant.options)
     return config

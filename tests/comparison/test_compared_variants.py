@@ -2,15 +2,17 @@
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 from runners import coco_runner_config, segmentation_runner_config
 
-from manpp_mm.comparison import Cell, parse_variant, variant_config
+from manpp_mm.comparison import KINDS, Cell, parse_variant, variant_config
 from manpp_mm.comparison.grid import cell_config
 from manpp_mm.hooks import GradientSwitchHook
 from manpp_mm.models.plain import LOCAL_KEYS
 
 LOCAL = ('manpp', 'man', 'dgl', 'learnable', 'momentum', 'manpp_k3', 'manpp_exact_start', 'dgl_exact_end')
-STATED = {f'model.backbone.{key}' for key in (*LOCAL_KEYS, 'type')} | {'custom_hooks', 'work_dir', 'experiment_name'}
+STATED = {f'model.backbone.{key}' for key in (*LOCAL_KEYS, 'type')}
+STATED |= {'custom_hooks', 'experiment_name', 'default_hooks.scalars', 'default_hooks.scalars.type'}
 
 
 def flat(value, prefix=''):
@@ -29,8 +31,9 @@ def different(a: Config, b: Config) -> set[str]:
 def test_stated_keys_alone_differ(tmp_path, make, name):
     base = make(tmp_path, validate=True)
     base.custom_hooks = [*base.custom_hooks, dict(type='ReproducibleHook')]
+    base.default_hooks.scalars = dict(type='LocalScalarsHook')
     before = base.pretty_text
-    whole, own = (cell_config(base, Cell(parse_variant(v), 3), tmp_path, 0.25) for v in ('end_to_end', name))
+    whole, own = (cell_config(base, Cell(parse_variant(v), 3), 0.25) for v in ('end_to_end', name))
     assert base.pretty_text == before
     keys = different(whole, own)
     auxiliary = {key for key in keys if key.startswith('model.backbone.auxiliary.')}
@@ -39,6 +42,7 @@ def test_stated_keys_alone_differ(tmp_path, make, name):
     assert whole.randomness == own.randomness == dict(seed=3)
     assert [hook['type'] for hook in whole.custom_hooks] == ['ReproducibleHook']
     kept = {hook['type'] for hook in own.custom_hooks}
+    assert (whole.default_hooks.scalars, own.default_hooks.scalars is None) == (None, name == 'frozen')
     switch = {'GradientSwitchHook'} if '_exact_' in name else set()
     local = set() if name == 'frozen' else {'LocalLearningHook', 'MomentumHook'}
     assert kept == {'ReproducibleHook'} | local | switch
@@ -47,10 +51,16 @@ def test_stated_keys_alone_differ(tmp_path, make, name):
 def test_what_the_names_say(tmp_path):
     base = segmentation_runner_config(tmp_path)
 
+    init_default_scope('mmseg')
+
     def config(name):
         return variant_config(base, parse_variant(name), 0.25)
 
+    base.model.backbone.auxiliary.scaling = 1
+    assert config('manpp').model.backbone.auxiliary.scaling == 'learnable'  # whatever the base is
     assert config('man').model.backbone.auxiliary.scaling == 1
+    for name in KINDS:
+        MODELS.build(config(name).model)
     assert config('dgl').model.backbone.auxiliary.branches == []
     assert config('momentum_k2').model.backbone.auxiliary.branches == ['momentum']
     assert (config('momentum_k2').model.backbone.local_blocks, config('manpp_k2').model.backbone.cuts) == (2, None)
@@ -63,6 +73,16 @@ def test_what_the_names_say(tmp_path):
         (hook,) = (hook for hook in config(name).custom_hooks if hook['type'] == 'GradientSwitchHook')
         built = GradientSwitchHook(**{key: value for key, value in hook.items() if key != 'type'})
         assert (built.begin, built.end) == stretch
+
+
+def test_what_cannot_be_compared(tmp_path):
+    base = segmentation_runner_config(tmp_path)
+    base.model.backbone.update(cuts=None, local_blocks='auto')
+    with pytest.raises(ValueError, match='a comparison needs fixed cuts'):
+        variant_config(base, parse_variant('manpp'), 0.25)
+    base.model.backbone.type = 'ResNet'
+    with pytest.raises(ValueError, match="'ResNet' is not a local backbone"):
+        variant_config(base, parse_variant('manpp'), 0.25)
 
 
 @pytest.mark.parametrize('name', ['nothing', 'frozen_k3', 'end_to_end_exact_start', 'manpp_exact', 'manpp+lr'])

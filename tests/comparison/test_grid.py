@@ -37,15 +37,16 @@ def test_what_a_result_holds(grid):
     folder, _, results, lines = grid
     assert len(lines) == 2
     for result, variant in zip(results, ('end_to_end', 'manpp_exact_start'), strict=True):
-        assert result == json.loads((folder / f'out/{variant}_seed0.json').read_text())
-        assert (result['variant'], result['seed'], result['metric'], result['iterations']) == (variant, 0, 'mIoU', 4)
+        kept = json.loads((folder / f'out/{variant}_seed0.json').read_text())
+        assert result == kept | dict(metric='mIoU')
+        assert (result['variant'], result['seed'], result['iterations']) == (variant, 0, 4)
         assert [line['iteration'] for line in result['curve']] == [2, 4]
         assert final(result) == result['curve'][1]['metrics']['mIoU']
         assert 0 < result['curve'][0]['seconds'] < result['curve'][1]['seconds'] <= result['seconds'] + 0.1
         assert result['peak_bytes'] > 0
-        assert result['versions']['torch'] == torch.__version__.partition('+')[0]
-    base = Config.fromfile(folder / 'runs/base.py')
-    peaks = {mode: footprint(base, mode).peak_at(2, (64, 64)) for mode in ('end_to_end', 'local', 'exact')}
+        assert result['versions']['torch'].partition('+')[0] == torch.__version__.partition('+')[0]
+    configs = [Config.fromfile(folder / f'runs/{r["variant"]}_seed0.py') for r in results]
+    peaks = {mode: footprint(configs[1], mode).peak_at(2, (64, 64)) for mode in ('end_to_end', 'local', 'exact')}
     assert results[0]['peak_bytes'] == peaks['end_to_end']
     assert results[1]['peak_bytes'] == max(peaks['local'], peaks['exact'])
 
@@ -53,9 +54,9 @@ def test_what_a_result_holds(grid):
 @pytest.mark.slow
 def test_they_start_from_the_same_weights_and_one_step_of_exact_is_one_end_to_end(grid):
     folder, *_ = grid
-    initial = torch.load(folder / 'runs/initial_seed0.pth')['state_dict']
+    initial = torch.load(next(folder.glob('runs/initial_seed0-*.pth')))['state_dict']
     whole, own = (
-        torch.load(folder / f'runs/{name}_seed0/iter_2.pth', weights_only=False)['state_dict']
+        torch.load(next(folder.glob(f'runs/{name}_seed0-*/iter_2.pth')), weights_only=False)['state_dict']
         for name in ('end_to_end', 'manpp_exact_start')
     )
     assert set(initial) == set(whole) == {name for name in own if not name.startswith('backbone.auxiliary.')}
@@ -77,7 +78,7 @@ def test_what_is_done_is_kept_and_what_was_interrupted_goes_on(grid):
         run_grid(folder / 'config.py', cells, **again | dict(stretch=0.25))
     # As if killed after the checkpoint of iteration 2 and the validation there.
     (folder / 'out/manpp_exact_start_seed0.json').unlink()
-    work = folder / 'runs/manpp_exact_start_seed0'
+    (work,) = (path for path in folder.glob('runs/manpp_exact_start_seed0-*') if path.is_dir())
     (work / 'iter_4.pth').unlink()
     (work / 'last_checkpoint').write_text(str(work / 'iter_2.pth'))
     curve = (work / 'curve.jsonl').read_text().splitlines()
@@ -86,13 +87,30 @@ def test_what_is_done_is_kept_and_what_was_interrupted_goes_on(grid):
     assert failed == []
     assert final(resumed[1]) == final(results[1])
     assert [line['iteration'] for line in resumed[1]['curve']] == [2, 4]
-    assert 'manpp_exact_start_seed0/iter_2.pth' in (folder / 'runs/manpp_exact_start_seed0.log').read_text()
+    assert f'{work.name}/iter_2.pth' in (folder / 'runs/manpp_exact_start_seed0.log').read_text()
     # As if killed while the last validation ran: nothing is left to train.
     (folder / 'out/manpp_exact_start_seed0.json').unlink()
     (work / 'curve.jsonl').write_text(curve[0] + '\n')
     resumed, failed = run_grid(folder / 'config.py', cells, **again)
     assert failed == []
     assert final(resumed[1]) == final(results[1])
+
+
+@pytest.mark.slow
+def test_another_metric_and_another_schedule(grid, tmp_path):
+    folder, cells, results, _ = grid
+    again = dict(out=folder / 'out', work_dir=folder / 'runs', stretch=0.5, progress=lambda line: None)
+    other, _ = run_grid(folder / 'config.py', cells, metric='aAcc', **again)
+    assert [final(result) for result in other] == [result['curve'][-1]['metrics']['aAcc'] for result in results]
+    with pytest.raises(ValueError, match='--metric zzz: .* is validated by aAcc, mIoU'):
+        run_grid(folder / 'config.py', cells, metric='zzz', **again)
+    # What lies in the work folder belongs to another schedule: a fresh run, not that one's.
+    fresh, failed = run_grid(
+        folder / 'config.py', cells[:1], **again | dict(out=tmp_path), options={'train_cfg.max_iters': 2}
+    )
+    assert failed == []
+    assert (fresh[0]['iterations'], [line['iteration'] for line in fresh[0]['curve']]) == (2, [2])
+    assert fresh[0]['seconds'] > 0
 
 
 @pytest.mark.slow
