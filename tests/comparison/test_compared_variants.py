@@ -3,6 +3,7 @@
 import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from processes import ROOT
 from runners import coco_runner_config, segmentation_runner_config
 
 from manpp_mm.comparison import KINDS, Cell, parse_variant, variant_config
@@ -89,3 +90,16 @@ def test_what_cannot_be_compared(tmp_path):
 def test_what_is_no_variant(name):
     with pytest.raises(ValueError, match='is no variant: one of end_to_end, frozen, manpp'):
         parse_variant(name)
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'configs/experiments').glob('*.py')), ids=lambda path: path.stem)
+def test_the_experiments_configs_build_in_every_variant(path):
+    base = Config.fromfile(path)
+    init_default_scope(base.default_scope)
+    for kind in KINDS:
+        config = variant_config(base, parse_variant(kind), 0.25)
+        model = MODELS.build(config.model)
+        trained = [p for p in model.backbone.parameters() if p.requires_grad]
+        assert bool(trained) == (kind != 'frozen')
+    assert len(base.model.backbone.cuts) == 2
+    assert base.model.backbone.get('frozen_stages', -1) == -1  # all layers train
