@@ -9,8 +9,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from helpers import build, detector_config, upstream
 from mmengine.config import Config
 from processes import execute
+from pycocotools.mask import decode
 from runners import coco_runner_config, segmentation_runner_config
 from test_publish import trained
 
@@ -53,6 +55,27 @@ def test_detector(detector, tmp_path):
     assert boxes
     assert all(box['label'] in 'abc' and 0.2 <= box['score'] <= 1 for box in boxes)
     assert all(0 <= x1 <= x2 <= 64 and 0 <= y1 <= y2 <= 64 for x1, y1, x2, y2 in (box['bbox'] for box in boxes))
+
+
+def test_masks(tmp_path):
+    config = detector_config()
+    mask = upstream('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
+    roi_head = mask.model.roi_head
+    roi_head.mask_roi_extractor.out_channels = 16
+    roi_head.mask_head.update(in_channels=16, conv_out_channels=16, num_convs=1, num_classes=3)
+    roi_head.update({key: config.model.roi_head[key] for key in ('bbox_head', 'bbox_roi_extractor')})
+    config.model.update(type='MaskRCNN', roi_head=roi_head)
+    config.model.test_cfg.rcnn.mask_thr_binary = 0.5
+    meta = dict(cfg=config.pretty_text, dataset_meta=dict(classes=tuple('abc'), palette=[(9, 9, 9)] * 3))
+    torch.save(dict(meta=meta, state_dict=build(config).state_dict()), tmp_path / 'mask.pth')
+    cv2.imwrite(str(tmp_path / 'a.jpg'), np.full((64, 64, 3), 99, np.uint8))
+    keys = dict(device='cpu', score_threshold=0.0)
+    ((_, boxes),) = predict(tmp_path / 'a.jpg', tmp_path / 'mask.pth', tmp_path / 'out', **keys)
+    assert boxes
+    assert json.loads((tmp_path / 'out/predictions.json').read_text()) == {'a.jpg': boxes}
+    masks = [decode(box['mask']) for box in boxes]
+    assert all(mask.shape == (64, 64) for mask in masks)
+    assert sum(mask.sum() for mask in masks) > 0
 
 
 def test_segmentor(segmentor, tmp_path):
