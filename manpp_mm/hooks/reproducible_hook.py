@@ -95,6 +95,14 @@ class _SeededFetch:
         self.fetched += 1
         return next(self.batches)
 
+    def skip_iter(self, num_iters: int) -> None:
+        """Fetch and drop batches: the maintained fork's loop calls this on resume.
+
+        Its own way moves the sampler alone, after which the workers' generators are not where they were.
+        """
+        for _ in range(num_iters):
+            next(self)
+
 
 class _SeededWorker:
     """A ``worker_init_fn`` whose seed holds the epoch."""
