@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.fileio import load
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
@@ -157,6 +158,7 @@ def check_data(config: Config, *splits: str) -> None:
         splits: Some of ``'train'``, ``'val'``, ``'test'``.
 
     Raises:
+        ValueError: A COCO file has no category of a name in ``metainfo.classes``.
         FileNotFoundError: An annotation file is missing, or an image or label folder is missing or holds no file of
             the data set's suffix; the message names the config key and the way out.
     """
@@ -180,8 +182,9 @@ def check_data(config: Config, *splits: str) -> None:
                     continue
                 raise FileNotFoundError(
                     f'{path} {fault} ({key}.{name}). Lay the data out as data/README.md says, then '
-                    f'{_way_to_data(config)}set {key}.data_root in the config'
+                    f'{_way_to_data(config, root)}set {key}.data_root or {key}.{name} in the config'
                 )
+            _check_categories(dataset, key)
 
 
 def check_crop(config: Config) -> None:
@@ -279,7 +282,7 @@ def read_checkpoint(path: 'str | Path') -> dict:
                 f'{path} holds an object of type {unknown[1]}, which PyTorch does not load from a file: save it '
                 'without, or allow the type by torch.serialization.add_safe_globals'
             ) from error
-        raise ValueError(f'{path} is not a checkpoint: {str(error).splitlines()[0]}') from error
+        raise ValueError(f'{path} is not a checkpoint that PyTorch can read') from error
     if not isinstance(found, dict):
         raise ValueError(f'{path} is not a checkpoint: it holds a {type(found).__name__}')
     return found
@@ -300,6 +303,8 @@ def check_fits(model: torch.nn.Module, checkpoint: str) -> None:
         missing = model.load_state_dict(found, strict=False).missing_keys
     except RuntimeError as error:
         raise ValueError(f"{checkpoint} does not fit the config's model, {way_out}: {error}") from error
+    if not found.keys() & model.state_dict().keys():
+        raise ValueError(f"{checkpoint} holds no weights of the config's model: is it a backbone's file?")
     if missing:
         raise ValueError(
             f"{checkpoint} does not fit the config's model, {way_out}: it lacks {len(missing)} of the entries "
@@ -339,9 +344,24 @@ def innermost(dataset: ConfigDict) -> ConfigDict:
     return dataset
 
 
-def _way_to_data(config: Config) -> str:
+def _check_categories(dataset: ConfigDict, key: str) -> None:
+    """MMDetection drops classes that an annotation file lacks, without a word."""
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    if dataset.get('type') != 'CocoDataset' or not classes or not dataset.get('ann_file'):
+        return
+    path = osp.join(dataset.get('data_root') or '', dataset.ann_file)
+    names = [category['name'] for category in load(path)['categories']]
+    lacking = [name for name in classes if name not in names]
+    if lacking:
+        raise ValueError(
+            f'{path} has no category {", ".join(map(repr, lacking))} ({key}.metainfo.classes); it has '
+            f'{", ".join(map(repr, names[:10]))}{", ..." if len(names) > 10 else ""}'
+        )
+
+
+def _way_to_data(config: Config, root: str | None = None) -> str:
     for key, variable in _ROOTS.items():
-        if key in config:
+        if key in config and root in (None, config[key]):
             return f'set the environment variable {variable} to its folder, or '
     return ''
 

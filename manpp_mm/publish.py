@@ -53,7 +53,7 @@ def publish(source: 'str | Path', target: 'str | Path', raw: bool = False) -> Pa
     if 'state_dict' not in checkpoint or 'cfg' not in meta:
         raise ValueError(
             f'{source} is no checkpoint of a training: it needs state_dict and meta.cfg, and holds '
-            f'{", ".join(map(str, checkpoint)) or "nothing"}'
+            f'{", ".join(map(str, list(checkpoint)[:3])) or "nothing"}{", ..." if len(checkpoint) > 3 else ""}'
         )
     config = Config.fromstring(meta['cfg'], '.py')
     backbone = config.get('model', {}).get('backbone', {})

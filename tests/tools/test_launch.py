@@ -7,6 +7,7 @@ import torch
 from helpers import build, detector_config
 from mmengine.config import Config
 from mmengine.registry import MODELS
+from runners import coco_runner_config
 
 from manpp_mm import launch
 from manpp_mm.launch import predict_memory as predict
@@ -117,6 +118,24 @@ class TestBadInput:
         with pytest.raises(FileNotFoundError, match='nowhere/a.json'):
             launch.check_data(config, 'train')
 
+    def test_class_names_that_the_annotations_lack(self, tmp_path):
+        config = coco_runner_config(tmp_path)
+        launch.check_data(config, 'train')
+        config.train_dataloader.dataset.metainfo = dict(classes=('a', 'c', 'd'))
+        message = (
+            r"instances_train2017.json has no category 'd' .train_dataloader.dataset.metainfo.classes.; it has 'a'"
+        )
+        with pytest.raises(ValueError, match=message):
+            launch.check_data(config, 'train')
+
+    def test_the_way_out_names_the_variable_that_is_read(self, monkeypatch):
+        config = Config.fromfile(CONFIG)
+        config.train_dataloader.dataset.data_root = 'mine/'
+        with pytest.raises(FileNotFoundError) as error:
+            launch.check_data(config, 'train')
+        assert 'COCO_ROOT' not in str(error.value)
+        assert 'or train_dataloader.dataset.ann_file in the config' in str(error.value)
+
     def test_amp_of_another_wrapper(self):
         config = Config(dict(optim_wrapper=dict(type='ApexOptimWrapper')))
         with pytest.raises(ValueError, match='optim_wrapper.type'):
@@ -139,7 +158,7 @@ class TestBadInput:
     def test_a_file_that_is_no_checkpoint(self, tmp_path):
         path = tmp_path / 'a.pth'
         path.write_text('text')
-        with pytest.raises(ValueError, match='a.pth is not a checkpoint'):
+        with pytest.raises(ValueError, match='a.pth is not a checkpoint that PyTorch can read'):
             launch.read_checkpoint(path)
         torch.save([1], path)
         with pytest.raises(ValueError, match='a.pth is not a checkpoint: it holds a list'):
@@ -150,6 +169,10 @@ class TestBadInput:
         plain = {name: v for name, v in model.state_dict().items() if 'auxiliary' not in name}
         torch.save(dict(state_dict=plain), path)
         launch.check_fits(model, path)  # auxiliary networks are no part of it
+        trunk = {name.removeprefix('backbone.'): v for name, v in plain.items() if name.startswith('backbone.')}
+        torch.save(trunk, path)
+        with pytest.raises(ValueError, match="holds no weights of the config's model: is it a backbone's file"):
+            launch.check_fits(model, path)
         first = next(name for name in plain if name.startswith('neck.'))
         torch.save(dict(state_dict={name: v for name, v in plain.items() if name != first}), path)
         with pytest.raises(ValueError, match=f'it was trained with: it lacks 1 of the entries .{first}'):
