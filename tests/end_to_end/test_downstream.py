@@ -56,6 +56,8 @@ train_cfg = dict(max_iters=1, val_interval=1)
 from mmdet.models import FCOSHead
 from mmdet.registry import MODELS
 
+pytestmark = pytest.mark.slow
+
 
 @MODELS.register_module()
 class OwnHead(FCOSHead):
@@ -136,7 +138,6 @@ def test_model_index_names_every_config_for_real_data(site):
     assert {model['In Collection'] for model in index['Models']} == {index['Collections'][0]['Name']}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize('name', KINDS)
 def test_a_project_trains_and_evaluates(site, project, name):
     tools = site / 'manpp_mm/.mim/tools'

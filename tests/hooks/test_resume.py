@@ -9,6 +9,8 @@ from runners import HOOKS, coco_runner_config, renamed, runner
 import manpp_mm.hooks.atomic_checkpoint_hook as atomic
 from manpp_mm.hooks import AtomicCheckpointHook
 
+pytestmark = pytest.mark.slow
+
 REPRODUCIBLE = dict(type='ReproducibleHook')
 
 
