@@ -131,6 +131,7 @@ def _loaded(kind: type, config: Config, weights: str, device: str | None) -> Any
         inferencer = kind(config, weights, device=device)
     except RuntimeError as error:  # other cuts, other shapes
         raise ValueError(f'{weights} does not fit the config: {error}') from error
+    inferencer.show_progress = False
     check_fits(inferencer.model, weights)
     if 'dataset_meta' not in read_checkpoint(weights).get('meta', {}):
         dataset = DATASETS.build(dict(innermost(config.test_dataloader.dataset), lazy_init=True, pipeline=[]))
@@ -143,7 +144,6 @@ def _detector(config: Config, weights: str, device: str | None) -> Callable:
     from mmdet.apis import DetInferencer
 
     inferencer = _loaded(DetInferencer, config, weights, device)
-    inferencer.show_progress = False
     classes = inferencer.model.dataset_meta['classes']
 
     def run(image: str, score_threshold: float) -> tuple:
@@ -164,7 +164,6 @@ def _segmentor(config: Config, weights: str, device: str | None) -> Callable:
     from mmseg.apis import MMSegInferencer
 
     inferencer = _loaded(MMSegInferencer, config, weights, device)
-    inferencer.show_progress = False
     classes = inferencer.model.dataset_meta['classes']
 
     def run(image: str, score_threshold: float) -> tuple:

@@ -19,7 +19,6 @@ from ..profiling.step import mode_of
 from .variants import Variant, parse_variant, variant_config
 
 METRICS = {'mmdet': 'coco/bbox_mAP', 'mmseg': 'mIoU'}
-_THREADS = 'OMP_NUM_THREADS'
 
 
 @dataclass(frozen=True)
@@ -95,7 +94,7 @@ def run_grid(
         )
         result = out / f'{cell.name}.json'
         if result.exists():
-            if json.loads(result.read_text())['digest'] != config.comparison.digest:
+            if json.loads(result.read_text())['digest'] != digest:
                 raise ValueError(
                     f'{result} was made with another config, schedule or stretch: move it away, or give another --out'
                 )
@@ -112,7 +111,7 @@ def run_grid(
         cell, result = item
         command = [sys.executable, '-m', 'manpp_mm.comparison.run', work_dir / f'{cell.name}.py', result]
         with (work_dir / f'{cell.name}.log').open('w') as log:
-            environment = {_THREADS: str(threads)} | os.environ
+            environment = {'OMP_NUM_THREADS': str(threads)} | os.environ
             code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode
         if code:
             failed.append(cell.name)
@@ -146,8 +145,8 @@ def _modes(config: Config, variant: Variant) -> list[str]:
     """The modes of the profiler that a run goes through."""
     if variant.kind == 'frozen':
         return ['frozen']
-    exact = [mode_of(config).replace('local', 'exact')] if variant.exact else []
-    return [mode_of(config), *exact]
+    own = mode_of(config)
+    return [own, own.replace('local', 'exact')] if variant.exact else [own]
 
 
 def _digest(config: Config) -> str:
