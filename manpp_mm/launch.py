@@ -6,6 +6,7 @@ import logging
 import os
 import os.path as osp
 import re
+import time
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -318,7 +319,6 @@ def build_runner(config: Config) -> Runner:
         # MMEngine's own start-up and its default wrapper both ask for a CUDA device.
         if not dist.is_initialized():
             dist.init_process_group('gloo')
-            # Else gloo's threads may outlive the interpreter, which aborts a process that has done its work.
             atexit.register(_leave_process_group)
         config.setdefault('model_wrapper_cfg', dict(type='MMDistributedDataParallel'))
         config.model_wrapper_cfg.setdefault('device_ids', None)
@@ -329,6 +329,9 @@ def build_runner(config: Config) -> Runner:
 
 
 def _leave_process_group() -> None:
+    # A thread of gloo's may still wait for the interpreter's lock, to release the last collective's tensor. If it gets
+    # it while the interpreter shuts down, the process aborts after its work is done; a sleep hands the lock over.
+    time.sleep(0.5)
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -145,6 +145,7 @@ def test_bare_weights_take_the_classes_of_the_config(task, request, tmp_path):
     assert bare == dict(predict(images, checkpoint, tmp_path / 'b', **keys))
 
 
+@pytest.mark.slow
 def test_the_tool(segmentor, tmp_path):
     root, checkpoint = segmentor
     image = Path(root / 'images/0.jpg')

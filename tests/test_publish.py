@@ -84,6 +84,7 @@ def test_averaged_weights_are_published_and_raw_ones_on_demand(tmp_path):
     assert states[0].keys() == states[1].keys()
 
 
+@pytest.mark.slow
 def test_the_published_file_needs_no_manpp_mm(tmp_path):
     _, checkpoint = trained(tmp_path, segmentation_runner_config)
     path = publish(checkpoint, tmp_path / 'model.pth')
@@ -123,6 +124,7 @@ def test_what_cannot_be_published(tmp_path):
     refused('does not fit the plain model of its own config', tmp_path / 'broken.pth')
 
 
+@pytest.mark.slow
 def test_the_tool(tmp_path):
     done = execute(sys.executable, 'tools/publish_model.py', tmp_path / 'none.pth', tmp_path / 'model.pth')
     assert done.returncode == 1

@@ -65,6 +65,7 @@ def test_several_faults_are_one_warning(monkeypatch):
     assert len(caught) == 1
 
 
+@pytest.mark.slow
 def test_the_packages_here_pass():
     done = execute(
         sys.executable, '-W', 'error:manpp_mm', '-c', 'import manpp_mm; print("imported")', PYTHONWARNINGS=''

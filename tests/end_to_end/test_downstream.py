@@ -13,6 +13,8 @@ import yaml
 from processes import ROOT
 from runners import write_coco, write_label_maps
 
+pytestmark = pytest.mark.slow
+
 DETECTION_DATA = """
 data = dict(data_root='coco/', metainfo=dict(classes=('a', 'b', 'c')), filter_cfg=None)
 train_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, dataset=data)
@@ -55,8 +57,6 @@ train_cfg = dict(max_iters=1, val_interval=1)
     'own_heads.py': """
 from mmdet.models import FCOSHead
 from mmdet.registry import MODELS
-
-pytestmark = pytest.mark.slow
 
 
 @MODELS.register_module()

@@ -128,6 +128,7 @@ def test_the_tools(tmp_path):
     assert 'is below the floor: the best plan needs' in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 @pytest.mark.parametrize('flags', [['--amp', 'float16'], ['--modes', 'end_to_end_offloaded']])
 def test_flags_that_need_a_gpu(flags):

@@ -94,6 +94,7 @@ def test_input_of_the_shipped_pipelines():
     assert planning.training_input(segmentor_config()) == (2, (64, 64))
 
 
+@pytest.mark.slow
 def test_the_largest_batch():
     config = segmentor_config()
     found = planning.choices(config, 1, SIZE, budget=300_000_000)
