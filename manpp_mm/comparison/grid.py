@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint, set_random_seed
 
-from ..profiling.step import mode_of
+from ..profiling.step import mode_of, without_init_log
 from .variants import Variant, parse_variant, variant_config
 
 METRICS = {'mmdet': 'coco/bbox_mAP', 'mmseg': 'mIoU'}
@@ -36,7 +37,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Of its files and folder."""
-        return f'{self.variant.name}_seed{self.seed}'.replace('/', '-')
+        return re.sub(r'[^\w.+=-]+', '-', f'{self.variant.name}_seed{self.seed}')
 
 
 def run_grid(
@@ -172,7 +173,8 @@ def _initial_weights(base: Config, seed: int, path: Path) -> None:
     init_default_scope(base.get('default_scope', 'mmengine'))
     set_random_seed(seed)
     model = MODELS.build(_plain(base).model)
-    model.init_weights()
+    with without_init_log():
+        model.init_weights()
     if base.get('load_from'):
         load_checkpoint(model, base.load_from, map_location='cpu')
     partial = path.with_suffix('.partial')

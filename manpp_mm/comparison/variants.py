@@ -104,7 +104,10 @@ def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
             if hook and hook['type'] in _LOCAL_HOOKS:
                 config.default_hooks[name] = None
     config.custom_hooks = hooks
-    config.merge_from_dict(variant.options)
+    try:
+        config.merge_from_dict(variant.options)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f'{variant.name}: {error}') from error
     return config
 
 

@@ -124,7 +124,7 @@ class TrainingStep:
         if device == 'cpu':
             self.model = revert_sync_batchnorm(self.model)
         self.model.to(device)
-        with _without_init_log():
+        with without_init_log():
             self.model.init_weights()
         self.model.train()
         self._scaler = torch.amp.GradScaler(device, enabled=amp is torch.float16)
@@ -255,7 +255,7 @@ def _single(module: nn.Module, name: str) -> list[str]:
 
 
 @contextmanager
-def _without_init_log() -> Iterator[None]:
+def without_init_log() -> Iterator[None]:
     """MMEngine logs three lines for each parameter that it initialises."""
     logger = MMLogger.get_current_instance()
     level = logger.level

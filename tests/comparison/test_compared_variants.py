@@ -70,6 +70,7 @@ def test_what_the_names_say(tmp_path):
     options = 'manpp+model.backbone.with_cp=True+optim_wrapper.optimizer.lr=0.5'
     assert config(options).model.backbone.with_cp is True
     assert config(options).optim_wrapper.optimizer.lr == 0.5
+    assert Cell(parse_variant("dgl+a.b={'x': 1}"), 3).name == 'dgl+a.b=-x-1-_seed3'  # names files
     for name, stretch in (('manpp_exact_start', (0.0, 0.25)), ('manpp_exact_end', (0.75, 1.0))):
         (hook,) = (hook for hook in config(name).custom_hooks if hook['type'] == 'GradientSwitchHook')
         built = GradientSwitchHook(**{key: value for key, value in hook.items() if key != 'type'})
@@ -78,6 +79,8 @@ def test_what_the_names_say(tmp_path):
 
 def test_what_cannot_be_compared(tmp_path):
     base = segmentation_runner_config(tmp_path)
+    with pytest.raises(ValueError, match=r'end_to_end.*: max_iters=.*_delete_'):
+        variant_config(base, parse_variant('end_to_end+train_cfg.max_iters={"x":3}'), 0.25)
     base.model.backbone.update(cuts=None, local_blocks='auto')
     with pytest.raises(ValueError, match='a comparison needs fixed cuts'):
         variant_config(base, parse_variant('manpp'), 0.25)

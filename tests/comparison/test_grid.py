@@ -135,3 +135,4 @@ def test_the_tool(grid, tmp_path):
     done = execute(*command)
     assert done.returncode == 1
     assert 'runs failed' in done.stderr
+    assert 'Init' not in done.stdout + done.stderr  # MMEngine's lines for each parameter
