@@ -19,7 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--variants', nargs='+', default=['end_to_end', 'frozen', 'dgl', 'man', 'manpp'],
         help=f'{", ".join(KINDS)}; local ones with _k4 for four blocks, _exact_start or _exact_end for a stretch of '
-        'exact gradients; all with +KEY=VALUE for a config key besides',
+        'exact gradients; all with +KEY=VALUE for a config key besides and LABEL: before it, for table and file names',
     )  # fmt: skip
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2])
     parser.add_argument('--out', required=True, help='folder for the JSON files, table.md and curves.png')

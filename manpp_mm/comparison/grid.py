@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from mmengine.runner import load_checkpoint, set_random_seed
 from ..profiling.step import mode_of, without_init_log
 from .variants import Variant, parse_variant, variant_config
 
-METRICS = {'mmdet': 'coco/bbox_mAP', 'mmseg': 'mIoU'}
+_METRICS = ('coco/bbox_mAP', 'mIoU')
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,6 @@ def run_grid(
     work_dir.mkdir(parents=True, exist_ok=True)
     base = Config.fromfile(config_path)
     base.merge_from_dict(options or {})
-    metric = metric or METRICS[base.get('default_scope', 'mmdet')]
     waiting = []
     for cell in cells:
         config = cell_config(base, cell, stretch)
@@ -85,6 +84,7 @@ def run_grid(
         config.work_dir = str(work_dir / f'{cell.name}-{digest[:8]}')
         config.comparison = dict(
             variant=cell.variant.name,
+            definition=cell.variant.definition,
             seed=cell.seed,
             config=str(config_path),
             options=options or {},
@@ -120,13 +120,30 @@ def run_grid(
 
     with ThreadPoolExecutor(jobs) as pool:
         list(pool.map(train, waiting))
-    paths = [out / f'{cell.name}.json' for cell in cells]
-    results = [json.loads(path.read_text()) | dict(metric=metric) for path in paths if path.exists()]
-    for result in results:
+    return read_results([out / f'{cell.name}.json' for cell in cells], metric), failed
+
+
+def read_results(paths: Iterable[Path], metric: str | None = None) -> list[dict]:
+    """Read the results of runs.
+
+    Args:
+        paths: Their JSON files; one that is not there is left out.
+        metric: The validation metric that counts; None: box AP or mIoU.
+
+    Raises:
+        ValueError: A result lacks the metric.
+    """
+    results = []
+    for path in paths:
+        if not path.exists():
+            continue
+        result = json.loads(path.read_text())
         present = result['curve'][-1]['metrics']
-        if metric not in present:
-            raise ValueError(f'--metric {metric}: {result["config"]} is validated by {", ".join(present)}')
-    return results, failed
+        own = metric or next((name for name in _METRICS if name in present), None)
+        if own not in present:
+            raise ValueError(f'--metric {own}: {result["config"]} is validated by {", ".join(present)}')
+        results.append(result | dict(metric=own))
+    return results
 
 
 def cell_config(base: Config, cell: Cell, stretch: float) -> Config:

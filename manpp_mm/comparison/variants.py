@@ -29,11 +29,12 @@ class Variant:
     """What one variant changes.
 
     Attributes:
-        name: As it was written.
+        name: As it was written, or the label before it.
         kind: A key of :data:`KINDS`.
         blocks: ``local_blocks``, None for the config's own cuts.
         exact: ``'start'`` or ``'end'``, where exact gradients flow for a stretch, or None.
         options: Config keys that are set besides.
+        definition: As it was written, without label.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Variant:
     blocks: int | None = None
     exact: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    definition: str = ''
 
     @property
     def local(self) -> bool:
@@ -51,19 +53,28 @@ class Variant:
 def parse_variant(name: str) -> Variant:
     """Read a variant's name: ``manpp``, ``dgl_k4``, ``manpp_exact_start``, ``manpp+model.backbone.with_cp=True``.
 
+    A label may stand before it, ``low:manpp+optim_wrapper.optimizer.lr=0.001``.
+
     Raises:
         ValueError: It is none.
     """
-    head, *options = name.split('+')
+    label, definition = re.fullmatch(r'(?:(\w+):)?(.*)', name, re.DOTALL).groups()
+    head, *options = definition.split('+')
     match = re.fullmatch(rf'({"|".join(KINDS)})(?:_k(\d+))?(?:_exact_(start|end))?', head)
     if match is None or (match[1] in _PLAIN and head != match[1]) or not all('=' in option for option in options):
         raise ValueError(
             f'{name!r} is no variant: one of {", ".join(KINDS)}, the local ones with _k4 for four blocks or '
-            '_exact_start or _exact_end for a stretch of exact gradients, all with +KEY=VALUE for a config key besides'
+            '_exact_start or _exact_end for a stretch of exact gradients, all with +KEY=VALUE for a config key besides '
+            'and LABEL: before it'
         )
     pairs = dict(option.split('=', 1) for option in options)
     return Variant(
-        name, match[1], int(match[2]) if match[2] else None, match[3], {k: _value(v) for k, v in pairs.items()}
+        label or name,
+        match[1],
+        int(match[2]) if match[2] else None,
+        match[3],
+        {k: _value(v) for k, v in pairs.items()},
+        definition,
     )
 
 

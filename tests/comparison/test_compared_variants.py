@@ -68,6 +68,9 @@ def test_what_the_names_say(tmp_path):
     assert config('frozen').model.backbone.frozen_stages == 4
     assert config('end_to_end').model.backbone.type == 'ResNetV1c'
     options = 'manpp+model.backbone.with_cp=True+optim_wrapper.optimizer.lr=0.5'
+    labelled = parse_variant(f'low:{options}')
+    assert (labelled.name, labelled.definition, parse_variant(options).name) == ('low', options, options)
+    assert labelled.options == parse_variant(options).options
     assert config(options).model.backbone.with_cp is True
     assert config(options).optim_wrapper.optimizer.lr == 0.5
     assert Cell(parse_variant("dgl+a.b={'x': 1}"), 3).name == 'dgl+a.b=-x-1-_seed3'  # names files
