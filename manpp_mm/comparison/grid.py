@@ -69,9 +69,12 @@ def run_grid(
         The results and the names of the cells that failed; their logs are ``WORK_DIR/NAME.log``.
 
     Raises:
-        ValueError: A result in ``out`` was made with another config, a variant does not fit the config, or a result
-            lacks the metric.
+        ValueError: A result in ``out`` was made with another config, a variant does not fit the config, two cells have
+            one name, or a result lacks the metric.
     """
+    names = [cell.name for cell in cells]
+    if doubled := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f'{", ".join(sorted(doubled))} occurs twice in the grid: give its variants different labels')
     out, work_dir = Path(out), Path(work_dir)
     out.mkdir(parents=True, exist_ok=True)
     work_dir.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from mmengine.registry import MODELS, init_default_scope
 from processes import ROOT
 from runners import coco_runner_config, segmentation_runner_config
 
-from manpp_mm.comparison import KINDS, Cell, parse_variant, variant_config
+from manpp_mm.comparison import KINDS, Cell, parse_variant, run_grid, variant_config
 from manpp_mm.comparison.grid import cell_config
 from manpp_mm.hooks import GradientSwitchHook
 from manpp_mm.models.plain import LOCAL_KEYS
@@ -90,6 +90,12 @@ def test_what_cannot_be_compared(tmp_path):
     base.model.backbone.type = 'ResNet'
     with pytest.raises(ValueError, match="'ResNet' is not a local backbone"):
         variant_config(base, parse_variant('manpp'), 0.25)
+
+
+def test_cells_of_one_name(tmp_path):
+    cells = [Cell(parse_variant(name), 0) for name in ('one:manpp', 'one:dgl', 'manpp')]
+    with pytest.raises(ValueError, match='one_seed0 occurs twice in the grid: give its variants different labels'):
+        run_grid(tmp_path / 'config.py', cells, tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize('name', ['nothing', 'frozen_k3', 'end_to_end_exact_start', 'manpp_exact', 'manpp+lr'])
