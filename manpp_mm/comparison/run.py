@@ -88,7 +88,7 @@ def run(config: Config) -> dict[str, Any]:
     if not _curve(work_dir) or _curve(work_dir)[-1]['iteration'] < runner.max_iters:
         runner.val_loop.run()  # a run that was killed after its last checkpoint
     return dict(
-        **config.comparison.to_dict(),
+        **config.comparison.to_dict() | dict(initial=Path(config.comparison.initial).name),
         iterations=runner.max_iters,
         curve=_curve(work_dir),
         seconds=round(hook.seconds, 1),

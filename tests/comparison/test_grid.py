@@ -39,6 +39,8 @@ def test_what_a_result_holds(grid):
     for result, variant in zip(results, ('end_to_end', 'manpp_exact_start'), strict=True):
         kept = json.loads((folder / f'out/{variant}_seed0.json').read_text())
         assert result == kept | dict(metric='mIoU')
+        assert result['initial'] == next(folder.glob('runs/initial_seed0-*.pth')).name  # no path of a machine
+        assert result['definition'] == variant
         assert (result['variant'], result['seed'], result['iterations']) == (variant, 0, 4)
         assert [line['iteration'] for line in result['curve']] == [2, 4]
         assert final(result) == result['curve'][1]['metrics']['mIoU']
