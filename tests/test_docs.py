@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import json
 import re
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from documents import DOCUMENTS, ROOT, commands
 
 from manpp_mm import hooks
+from manpp_mm.comparison import read_results, results_table
 from manpp_mm.models.auxiliary import AuxiliaryNetwork
 from manpp_mm.models.local_backbone import LocalBackbone
 from manpp_mm.models.segmentation import SegmentationAuxiliary
@@ -120,3 +122,23 @@ def test_every_guarantee_names_its_test():
     rows = re.findall(r'^\| (?!regime|---)(.+)$', (ROOT / 'docs/guarantees.md').read_text(), re.M)
     assert len(rows) > 20
     assert all('`tests/' in row for row in rows)
+
+
+TABLES = re.findall(
+    r'<!-- (results/\w+) by (\S+) -->\n((?:\|.*\n)+)', (ROOT / 'docs/results.md').read_text()
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(('folder', 'metric', 'table'), TABLES, ids=[f'{table[0]}-{table[1]}' for table in TABLES])
+def test_tables_of_results_are_made_from_their_runs(folder, metric, table):
+    paths = sorted((ROOT / 'docs' / folder).glob('*.json'))
+    head, rule, *rows = results_table(read_results(paths, metric)).splitlines()
+    assert table.splitlines()[:2] == [head, rule]
+    assert sorted(table.splitlines()[2:]) == sorted(rows)
+    versions = {tuple(json.loads(path.read_text())['versions'].items()) for path in paths}
+    assert len(versions) == 1  # one table, one environment
+
+
+def test_every_run_that_is_kept_is_in_a_table():
+    kept = {path.parent.name for path in (ROOT / 'docs/results').glob('*/*.json')}
+    assert kept == {Path(folder).name for folder, *_ in TABLES}
