@@ -124,9 +124,7 @@ def test_every_guarantee_names_its_test():
     assert all('`tests/' in row for row in rows)
 
 
-TABLES = re.findall(
-    r'<!-- (results/\w+) by (\S+) -->\n((?:\|.*\n)+)', (ROOT / 'docs/results.md').read_text()
-)  # fmt: skip
+TABLES = re.findall(r'<!-- (results/\w+) by (\S+) -->\n((?:\|.*\n)+)', (ROOT / 'docs/results.md').read_text())
 
 
 @pytest.mark.parametrize(('folder', 'metric', 'table'), TABLES, ids=[f'{table[0]}-{table[1]}' for table in TABLES])
