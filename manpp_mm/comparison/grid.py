@@ -142,7 +142,7 @@ def read_results(paths: Iterable[Path], metric: str | None = None) -> list[dict]
             continue
         result = json.loads(path.read_text())
         present = result['curve'][-1]['metrics']
-        own = metric or next((name for name in _METRICS if name in present), None)
+        own = metric or next((name for name in _METRICS if name in present), ' or '.join(_METRICS))
         if own not in present:
             raise ValueError(f'--metric {own}: {result["config"]} is validated by {", ".join(present)}')
         results.append(result | dict(metric=own))
