@@ -1,4 +1,4 @@
-"""Plan where to cut a backbone: the fewest blocks within a memory budget, or the lowest peak.
+"""Plan where to cut a backbone: the fewest blocks within a memory budget, or for about the lowest peak.
 
 python tools/plan_cuts.py configs/deeplabv3_r101_manpp_cityscapes.py --memory 6GiB
 """
@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--memory',
         help="budget for parameters, optimizer state, inputs and the step's peak: '6GiB'; default the config's "
-        'memory_budget, without one the lowest peak',
+        'memory_budget, without one the fewest blocks within 2 %% of the lowest peak',
     )
     parser.add_argument(
         '--input', nargs=3, type=int, metavar=('N', 'H', 'W'), help="images, height, width; default the config's"
@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--batch-size',
         choices=['auto'],
-        help='find the largest batch that fits the budget for each way to train, with the cuts of the lowest peak',
+        help='find the largest batch that fits the budget for each way to train, with the cuts planned without one',
     )
     parser.add_argument('--keep-cuts', action='store_true', help="do not plan, take the config's own cuts")
     parser.add_argument('--plan-only', action='store_true', help='do not measure other ways to train')

@@ -42,7 +42,7 @@ class LocalBackbone:
             list of one dict a cut.
         gradient: ``'local'``, or ``'exact'``; then there are no auxiliary networks. ``GradientSwitchHook`` switches a
             local backbone to exact gradients for a stretch of the schedule.
-        memory_budget: With ``local_blocks='auto'`` the size to plan for, ``'6GiB'`` say; None plans the lowest peak.
+        memory_budget: With ``local_blocks='auto'`` the size to plan for, ``'6GiB'`` say; None: about the lowest peak.
         args, kwargs: The parent backbone's. ``with_cp=True`` checkpoints each unit, non-reentrant; not the
             branches, whose backward follows their forward at once.
 

@@ -18,6 +18,10 @@ from .step import HEADS_CHECKPOINTED, TrainingStep, mode_of
 
 _UNITS = {'': 1, 'K': 10**3, 'M': 10**6, 'G': 10**9, 'T': 10**12, 'KI': 2**10, 'MI': 2**20, 'GI': 2**30, 'TI': 2**40}
 
+NEARLY = 1.02
+"""Peaks within this factor are taken for equal: a block more costs its auxiliary network's work, and takes units from
+the task's gradient."""
+
 
 def parse_size(text: 'str | int | float') -> int:
     """Bytes of a size such as ``'6GiB'``, ``'6.5 GB'`` or a number of bytes.
@@ -175,7 +179,7 @@ class Profile:
 
 
 def plan(profile: Profile, static: int, budget: int | None = None) -> Plan:
-    """Choose a plan: the fewest blocks within a budget, or the lowest peak.
+    """Choose a plan: the fewest blocks within a budget, or, without one, the fewest whose peak is about the lowest.
 
     Args:
         profile: A model's.
@@ -188,7 +192,7 @@ def plan(profile: Profile, static: int, budget: int | None = None) -> Plan:
     plans = profile.plans()
     lowest = min(plans, key=lambda found: found.peak_bytes)
     if budget is None:
-        return lowest
+        return next(found for found in plans if found.peak_bytes <= NEARLY * lowest.peak_bytes)
     for found in plans:
         if static + found.auxiliary_bytes + found.peak_bytes <= budget:
             return found

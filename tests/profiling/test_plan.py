@@ -46,7 +46,7 @@ def test_no_single_or_double_cut_is_better(name):
     assert found.peak_bytes == pytest.approx(peak, rel=0.1)
     by_force = [measured(config, cuts) for number in (1, 2) for cuts in combinations(profile.units[:-1], number)]
     assert len(by_force) == 28
-    assert peak <= min(by_force)
+    assert peak <= planning.NEARLY * min(by_force)
 
 
 def test_the_fewest_blocks_within_a_budget():
@@ -61,9 +61,10 @@ def test_the_fewest_blocks_within_a_budget():
         assert len(chosen.cuts) <= len(found.cuts)
         assert static + chosen.auxiliary_bytes + chosen.peak_bytes <= budget
     best = planning.plan(profile, static)
-    assert best.peak_bytes == min(found.peak_bytes for found in plans)
+    lowest = min(found.peak_bytes for found in plans)
+    assert [found.peak_bytes <= planning.NEARLY * lowest for found in plans].index(True) == len(best.cuts)
     with pytest.raises(ValueError, match=r'memory_budget=.*GiB is below the floor: the best plan needs'):
-        planning.plan(profile, static, static + best.peak_bytes - 1)  # not even without auxiliary networks
+        planning.plan(profile, static, static + lowest - 1)  # not even without auxiliary networks
 
 
 def test_frozen_units_are_no_place_for_a_cut():
