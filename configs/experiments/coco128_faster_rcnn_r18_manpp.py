@@ -1,0 +1,44 @@
+# Can every way to train overfit? The detector of bccd_faster_rcnn_r18_manpp.py, from scratch, trains on 32 images of
+# COCO and is evaluated on the same 32. A sanity check: it says nothing about other images.
+_base_ = './bccd_faster_rcnn_r18_manpp.py'
+
+num_classes = 80
+model = dict(
+    backbone=dict(auxiliary=dict(head=dict(num_classes=num_classes))),
+    roi_head=dict(bbox_head=dict(num_classes=num_classes)),
+)
+
+images = dict(
+    data_root='{{$COCO_ROOT:data/coco}}/',
+    ann_file='annotations/instances_train2017.json',
+    data_prefix=dict(img='train2017/'),
+    metainfo=dict(_delete_=True),
+    indices=32,
+)
+train_dataloader = dict(dataset=images)
+# Without a file of annotations CocoMetric takes those that come with the images, and counts no other image as missed.
+val_dataloader = dict(
+    dataset=dict(
+        **images,
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='Resize', scale=(320, 256), keep_ratio=True),
+            dict(type='LoadAnnotations', with_bbox=True),
+            dict(
+                type='PackDetInputs',
+                meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'instances'),
+            ),
+        ],
+    )
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=None)
+test_evaluator = val_evaluator
+
+max_epochs = 100
+train_cfg = dict(max_epochs=max_epochs, val_interval=25)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, convert_to_iter_based=True),
+]
+default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook', interval=25, max_keep_ckpts=1))
