@@ -5,8 +5,9 @@ _base_ = ['../_base_/demo_detection.py', '../_base_/detection.py']
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 
 model = dict(backbone=_base_.manpp_backbone, roi_head=dict(bbox_head=dict(num_classes=3)))
+# What tools/plan_cuts.py finds; a second cut, after layer1, saved nothing of the peak.
 model['backbone'] |= dict(
-    cuts=[(0, 1), (1, 1)],
+    cuts=[(1, 1)],
     auxiliary=dict(
         projection=dict(out_channels=64),
         head=dict(type='FCOSHead', num_classes=3, feat_channels=64, stacked_convs=1, center_sampling=True),

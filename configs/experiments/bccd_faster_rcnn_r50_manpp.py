@@ -9,7 +9,7 @@ model = dict(
         frozen_stages=1,
         norm_eval=True,
         init_cfg=dict(_delete_=True, type='Pretrained', checkpoint='{{$R50_WEIGHTS:torchvision://resnet50}}'),
-        cuts=[(1, 3), (2, 5)],
+        cuts=[(1, 1), (2, 2)],
     ),
     neck=dict(in_channels=[256, 512, 1024, 2048]),
 )
