@@ -20,6 +20,7 @@ from ..profiling.step import mode_of, without_init_log
 from .variants import Variant, parse_variant, variant_config
 
 _METRICS = ('coco/bbox_mAP', 'mIoU')
+_LOCAL_KEYS = ('cuts', 'local_blocks', 'gradient', 'auxiliary')
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def run_grid(
             options=options or {},
             stretch=stretch if cell.variant.exact else None,
             modes=_modes(config, cell.variant),
+            local={key: config.model.backbone[key] for key in _LOCAL_KEYS if key in config.model.backbone},
             initial=str(_initial_path(base, cell.seed, work_dir)),
             digest=digest,
         )

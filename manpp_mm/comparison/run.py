@@ -68,7 +68,8 @@ def run(config: Config) -> dict[str, Any]:
 
     Args:
         config: A variant's, with ``comparison``, what the result is to say of itself. In it are ``initial``, the
-            weights to start from, and ``modes``, those of :data:`manpp_mm.profiling.MODES` that the run goes through.
+            weights to start from, ``modes``, those of :data:`manpp_mm.profiling.MODES` that the run goes through, and
+            ``local``, how the backbone is trained block by block.
 
     Returns:
         ``comparison`` and: ``curve``, the metrics of each validation; ``seconds`` of training; ``peak_bytes`` and how

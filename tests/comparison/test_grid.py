@@ -47,6 +47,10 @@ def test_what_a_result_holds(grid):
         assert 0 < result['curve'][0]['seconds'] < result['curve'][1]['seconds'] <= result['seconds'] + 0.1
         assert result['peak_bytes'] > 0
         assert result['versions']['torch'].partition('+')[0] == torch.__version__.partition('+')[0]
+    backbone = Config.fromfile(folder / 'config.py').model.backbone
+    assert results[0]['local'] == {}
+    assert results[1]['local']['cuts'] == [list(cut) for cut in backbone.cuts]
+    assert results[1]['local']['auxiliary']['head'] == backbone.auxiliary.head
     configs = [Config.fromfile(folder / f'runs/{r["variant"]}_seed0.py') for r in results]
     peaks = {mode: footprint(configs[1], mode).peak_at(2, (64, 64)) for mode in ('end_to_end', 'local', 'exact')}
     assert results[0]['peak_bytes'] == peaks['end_to_end']
