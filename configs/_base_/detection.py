@@ -17,9 +17,9 @@ manpp_backbone = dict(
     local_blocks=None,
     auxiliary=dict(
         projection=dict(out_channels=128),
-        # Centre sampling gives a small object as many positives as a large one; without it small objects hardly taught
-        # the blocks (docs/results.md). In one short run each on COCO images GIoU learned no boxes (hardly a gradient
-        # while boxes are small), and `norm_on_bbox` none in block 0 (its ReLU died).
+        # Centre sampling gives a small object about as many positives as a large one, which on one level has a hundred
+        # times as many without (docs/results.md). In one short run each on COCO images GIoU learned no boxes (hardly a
+        # gradient while boxes are small), and `norm_on_bbox` none in block 0 (its ReLU died).
         head=dict(type='FCOSHead', num_classes=80, feat_channels=128, stacked_convs=1, center_sampling=True),
     ),
 )

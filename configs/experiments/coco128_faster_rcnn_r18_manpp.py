@@ -17,18 +17,11 @@ images = dict(
 )
 train_dataloader = dict(dataset=images)
 # Without a file of annotations CocoMetric takes those that come with the images, and counts no other image as missed.
+pack = _base_.test_pipeline[-1]
 val_dataloader = dict(
     dataset=dict(
         **images,
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='Resize', scale=(320, 256), keep_ratio=True),
-            dict(type='LoadAnnotations', with_bbox=True),
-            dict(
-                type='PackDetInputs',
-                meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'instances'),
-            ),
-        ],
+        pipeline=[*_base_.test_pipeline[:-1], dict(pack, meta_keys=(*pack.meta_keys, 'instances'))],
     )
 )
 test_dataloader = val_dataloader

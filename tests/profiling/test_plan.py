@@ -2,6 +2,7 @@
 
 import copy
 from itertools import combinations
+from types import SimpleNamespace
 
 import pytest
 from helpers import build, detector_config, segmentor_config
@@ -47,6 +48,8 @@ def test_no_single_or_double_cut_is_better(name):
     by_force = [measured(config, cuts) for number in (1, 2) for cuts in combinations(profile.units[:-1], number)]
     assert len(by_force) == 28
     assert peak <= planning.NEARLY * min(by_force)
+    lowest = min(profile.plans(), key=lambda plan: plan.peak_bytes)
+    assert measured(config, lowest.cuts) <= min(by_force)
 
 
 def test_the_fewest_blocks_within_a_budget():
@@ -65,6 +68,11 @@ def test_the_fewest_blocks_within_a_budget():
     assert [found.peak_bytes <= planning.NEARLY * lowest for found in plans].index(True) == len(best.cuts)
     with pytest.raises(ValueError, match=r'memory_budget=.*GiB is below the floor: the best plan needs'):
         planning.plan(profile, static, static + lowest - 1)  # not even without auxiliary networks
+
+
+def test_a_block_that_saves_next_to_nothing_is_left_out():
+    plans = [planning.Plan([(0, 0)] * cuts, [], peak, 0) for cuts, peak in enumerate([200, 103, 102, 100])]
+    assert planning.plan(SimpleNamespace(plans=lambda: plans), 0) is plans[2]
 
 
 def test_frozen_units_are_no_place_for_a_cut():
