@@ -156,6 +156,8 @@ def cell_config(base: Config, cell: Cell, stretch: float) -> Config:
     config = variant_config(base, cell.variant, stretch)
     config.randomness = dict(config.get('randomness') or {}, seed=cell.seed)
     config.experiment_name = cell.name
+    # cuDNN's search for the fastest algorithm tries workspaces of many GB, which would be the peak of every variant.
+    config.env_cfg = dict(config.get('env_cfg') or {}, cudnn_benchmark=False)
     return config
 
 

@@ -33,6 +33,7 @@ def test_stated_keys_alone_differ(tmp_path, make, name):
     base = make(tmp_path, validate=True)
     base.custom_hooks = [*base.custom_hooks, dict(type='ReproducibleHook')]
     base.default_hooks.scalars = dict(type='LocalScalarsHook')
+    base.env_cfg = dict(cudnn_benchmark=True)
     before = base.pretty_text
     whole, own = (cell_config(base, Cell(parse_variant(v), 3), 0.25) for v in ('end_to_end', name))
     assert base.pretty_text == before
@@ -41,6 +42,7 @@ def test_stated_keys_alone_differ(tmp_path, make, name):
     stated = STATED | ({'model.backbone.frozen_stages'} if name == 'frozen' else auxiliary)
     assert keys <= stated
     assert whole.randomness == own.randomness == dict(seed=3)
+    assert not whole.env_cfg.cudnn_benchmark
     assert [hook['type'] for hook in whole.custom_hooks] == ['ReproducibleHook']
     kept = {hook['type'] for hook in own.custom_hooks}
     assert (whole.default_hooks.scalars, own.default_hooks.scalars is None) == (None, name == 'frozen')

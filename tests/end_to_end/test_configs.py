@@ -129,6 +129,7 @@ def test_builds_at_full_size(path):
     init_default_scope(config.default_scope)
     backbone = MODELS.build(config.model).backbone
     assert len(backbone.auxiliary) == len(backbone.cuts) >= 1
+    assert not config.env_cfg.cudnn_benchmark  # its search holds many GB
 
 
 @pytest.mark.slow
