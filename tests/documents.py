@@ -1,5 +1,6 @@
 """What the documents show: configs and commands, in indented blocks."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -25,3 +26,17 @@ def commands(text: str) -> list[list[str]]:
     lines = '\n'.join(blocks(text)).replace('\\\n', ' ').splitlines()
     found = [shlex.split(line) for line in lines if _COMMAND.match(line)]
     return [words[1:] if re.fullmatch(r'[A-Z_]+=.*', words[0]) else words for words in found]
+
+
+def benchmark_table(path: Path) -> str:
+    """What ``tools/benchmark.py --json`` wrote on a GPU, as a Markdown table."""
+    modes = json.loads(path.read_text())['modes']
+    first = next(iter(modes.values()))
+    lines = ['| mode | peak | ratio | allocated | ms | ratio | spread |', '|---|---|---|---|---|---|---|']
+    for mode, found in modes.items():
+        peak, seconds = found['peak_bytes'], found['step_seconds']
+        lines.append(
+            f'| `{mode}` | {peak / 1e6:.0f} MB | {peak / first["peak_bytes"]:.3f} | {found["allocated_bytes"] / 1e6:.0f} MB | '
+            f'{seconds * 1e3:.0f} | {seconds / first["step_seconds"]:.2f} | {found["step_seconds_spread"] * 1e3:.0f} |'
+        )
+    return '\n'.join(lines) + '\n'

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from documents import DOCUMENTS, ROOT, commands
+from documents import DOCUMENTS, ROOT, benchmark_table, commands
 
 from manpp_mm import hooks
 from manpp_mm.comparison import read_results, results_table
@@ -140,3 +140,10 @@ def test_tables_of_results_are_made_from_their_runs(folder, metric, table):
 def test_every_run_that_is_kept_is_in_a_table():
     kept = {path.parent.name for path in (ROOT / 'docs/results').glob('*/*.json')}
     assert kept == {Path(folder).name for folder, *_ in TABLES}
+
+
+def test_tables_from_a_gpu_are_what_the_benchmark_wrote():
+    tables = re.findall(r'<!-- (benchmarks/\w+\.json) -->\n((?:\|.*\n)+)', (ROOT / 'docs/performance.md').read_text())
+    assert {f'benchmarks/{path.name}' for path in (ROOT / 'docs/benchmarks').iterdir()} == {name for name, _ in tables}
+    for name, table in tables:
+        assert table == benchmark_table(ROOT / 'docs' / name), name
