@@ -34,9 +34,10 @@ def benchmark_table(path: Path) -> str:
     first = next(iter(modes.values()))
     lines = ['| mode | peak | ratio | allocated | ms | ratio | spread |', '|---|---|---|---|---|---|---|']
     for mode, found in modes.items():
-        peak, seconds = found['peak_bytes'], found['step_seconds']
+        peak, allocated = found['peak_bytes'], found['allocated_bytes']
+        seconds, spread = found['step_seconds'], found['step_seconds_spread']
         lines.append(
-            f'| `{mode}` | {peak / 1e6:.0f} MB | {peak / first["peak_bytes"]:.3f} | {found["allocated_bytes"] / 1e6:.0f} MB | '
-            f'{seconds * 1e3:.0f} | {seconds / first["step_seconds"]:.2f} | {found["step_seconds_spread"] * 1e3:.0f} |'
+            f'| `{mode}` | {peak / 1e6:.0f} MB | {peak / first["peak_bytes"]:.3f} | {allocated / 1e6:.0f} MB | '
+            f'{seconds * 1e3:.0f} | {seconds / first["step_seconds"]:.2f} | {spread * 1e3:.0f} |'
         )
     return '\n'.join(lines) + '\n'

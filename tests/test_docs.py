@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from documents import DOCUMENTS, ROOT, benchmark_table, commands
 
 from manpp_mm import hooks
@@ -75,6 +76,7 @@ def parses(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) 
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     monkeypatch.setattr(sys, 'argv', [program, *arguments])
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)  # some flags need a GPU
     config = getattr(tool.parse_args(), 'config', None)
     assert config is None or config.startswith('data/') or config == 'CONFIG' or (ROOT / config).is_file()
 
@@ -147,3 +149,11 @@ def test_tables_from_a_gpu_are_what_the_benchmark_wrote():
     assert {f'benchmarks/{path.name}' for path in (ROOT / 'docs/benchmarks').iterdir()} == {name for name, _ in tables}
     for name, table in tables:
         assert table == benchmark_table(ROOT / 'docs' / name), name
+
+
+@pytest.mark.parametrize('document', ['README.md', 'docs/choosing.md', 'docs/results.md'])
+def test_accuracies_outside_the_tables_are_theirs(document):
+    found = re.findall(r'\d+\.\d\d ± \d+\.\d\d', (ROOT / document).read_text())
+    known = {row.split('|')[3].strip() for *_, table in TABLES for row in table.splitlines()[2:]}
+    assert found
+    assert set(found) <= known

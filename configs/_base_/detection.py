@@ -10,8 +10,8 @@
 _base_ = './local_learning.py'
 
 # Cuts before the last unit of layer2 and of layer3 of a ResNet-50, local losses at strides 8 and 16: within 2 % of the
-# lowest peak that tools/plan_cuts.py finds for two cuts, and a cut there costs less accuracy than one behind the unit
-# (docs/results.md). Measured with tools/benchmark.py: docs/performance.md.
+# lowest peak that tools/plan_cuts.py finds for two cuts. On a small detector a cut there was better than one behind the
+# unit, within noise (docs/results.md). Measured with tools/benchmark.py: docs/performance.md.
 manpp_backbone = dict(
     type='LocalResNet',
     cuts=[(1, 2), (2, 4)],

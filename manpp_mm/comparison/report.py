@@ -109,6 +109,7 @@ def curves_plot(results: Sequence[dict], path: 'str | Path') -> None:
     ):
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
+    axes[2].margins(x=0.2)  # room for the names
     axes[0].set_ylabel(f'{metric}, points')
     axes[0].legend(fontsize=8)
     figure.tight_layout()

@@ -21,8 +21,8 @@ def ratios(name: str, modes: list[str], size: tuple[int, int]) -> dict[str, floa
 def test_faster_rcnn():
     modes = ['end_to_end_checkpointed', 'local', 'local_checkpointed', 'frozen']
     ratio = ratios('faster_rcnn_r50_manpp_coco.py', modes, (400, 672))
-    assert ratio['frozen'] < ratio['local_checkpointed'] < ratio['local'] < ratio['end_to_end_checkpointed'] < 1
-    assert ratio['local'] <= 0.62
+    assert ratio['local_checkpointed'] < ratio['local'] < ratio['end_to_end_checkpointed'] < 1
+    assert ratio['frozen'] < ratio['local'] <= 0.62  # what is frozen runs without EarlyLossHook
 
 
 @pytest.mark.slow
