@@ -19,10 +19,12 @@ def ratios(name: str, modes: list[str], size: tuple[int, int]) -> dict[str, floa
 
 @pytest.mark.slow
 def test_faster_rcnn():
-    modes = ['end_to_end_checkpointed', 'local', 'local_checkpointed', 'frozen']
+    floor, lowest = 'frozen_heads_checkpointed', 'local_checkpointed_heads_checkpointed'
+    modes = ['end_to_end_checkpointed', 'local', 'local_checkpointed', 'frozen', floor, lowest]
     ratio = ratios('faster_rcnn_r50_manpp_coco.py', modes, (400, 672))
     assert ratio['local_checkpointed'] < ratio['local'] < ratio['end_to_end_checkpointed'] < 1
-    assert ratio['frozen'] < ratio['local'] <= 0.62  # what is frozen runs without EarlyLossHook
+    assert ratio['frozen'] < ratio['local'] <= 0.62
+    assert ratio[floor] < ratio[lowest]  # with the RPN's loss early in both; plain `frozen` runs without
 
 
 @pytest.mark.slow
