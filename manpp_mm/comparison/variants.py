@@ -6,21 +6,27 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import MODELS, init_default_scope
 
 from ..models.plain import is_local, plain_model
 
 KINDS: dict[str, dict[str, Any]] = {
     'end_to_end': {},
     'frozen': {},
+    'front_frozen': {},
     'manpp': dict(branches=['learnable', 'momentum'], scaling='learnable'),
     'man': dict(branches=['learnable', 'momentum'], scaling=1),
     'dgl': dict(branches=[], scaling=None),
     'learnable': dict(branches=['learnable'], scaling=None),
     'momentum': dict(branches=['momentum'], scaling=None),
 }
-"""The kinds of variants; of the local ones what they set in ``model.backbone.auxiliary``."""
-_PLAIN = ('end_to_end', 'frozen')
+"""The kinds of variants; of the local ones what they set in ``model.backbone.auxiliary``.
+
+``frozen`` keeps the whole backbone as it starts, ``front_frozen`` the stages that lie wholly before the last cut, so
+that only what local losses would have taught is missing.
+"""
+_PLAIN = ('end_to_end', 'frozen', 'front_frozen')
 _LOCAL_HOOKS = ('LocalLearningHook', 'MomentumHook', 'LocalScalarsHook', 'GradientSwitchHook')
 
 
@@ -107,9 +113,12 @@ def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
         elif variant.exact == 'end':
             hooks.append(dict(type='GradientSwitchHook', begin=1 - stretch, end=1.0))
     else:
+        local_backbone = config.model.backbone
         config.model = plain_model(config.model)
         if variant.kind == 'frozen':
             config.model.backbone.frozen_stages = config.model.backbone.get('num_stages', 4)
+        elif variant.kind == 'front_frozen':
+            config.model.backbone.frozen_stages = _stages_before_last_cut(local_backbone, config)
         hooks = [hook for hook in hooks if hook['type'] not in _LOCAL_HOOKS]
         for name, hook in list((config.get('default_hooks') or {}).items()):
             if hook and hook['type'] in _LOCAL_HOOKS:
@@ -120,6 +129,12 @@ def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
     except (TypeError, KeyError) as error:
         raise ValueError(f'{variant.name}: {error}') from error
     return config
+
+
+def _stages_before_last_cut(backbone: ConfigDict, config: Config) -> int:
+    init_default_scope(config.get('default_scope', 'mmengine'))
+    stage, _ = MODELS.build(backbone).block_units[-1][0]
+    return stage
 
 
 def _value(text: str) -> Any:

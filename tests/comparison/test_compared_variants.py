@@ -11,6 +11,7 @@ from manpp_mm.comparison.grid import cell_config
 from manpp_mm.hooks import GradientSwitchHook
 from manpp_mm.models.plain import LOCAL_KEYS
 
+FROZEN = ('frozen', 'front_frozen')
 LOCAL = ('manpp', 'man', 'dgl', 'learnable', 'momentum', 'manpp_k3', 'manpp_exact_start', 'dgl_exact_end')
 STATED = {f'model.backbone.{key}' for key in (*LOCAL_KEYS, 'type')}
 STATED |= {'custom_hooks', 'experiment_name', 'default_hooks.scalars', 'default_hooks.scalars.type'}
@@ -28,7 +29,7 @@ def different(a: Config, b: Config) -> set[str]:
 
 
 @pytest.mark.parametrize('make', [coco_runner_config, segmentation_runner_config])
-@pytest.mark.parametrize('name', [*LOCAL, 'frozen'])
+@pytest.mark.parametrize('name', [*LOCAL, *FROZEN])
 def test_stated_keys_alone_differ(tmp_path, make, name):
     base = make(tmp_path, validate=True)
     base.custom_hooks = [*base.custom_hooks, dict(type='ReproducibleHook')]
@@ -39,15 +40,15 @@ def test_stated_keys_alone_differ(tmp_path, make, name):
     assert base.pretty_text == before
     keys = different(whole, own)
     auxiliary = {key for key in keys if key.startswith('model.backbone.auxiliary.')}
-    stated = STATED | ({'model.backbone.frozen_stages'} if name == 'frozen' else auxiliary)
+    stated = STATED | ({'model.backbone.frozen_stages'} if name in FROZEN else auxiliary)
     assert keys <= stated
     assert whole.randomness == own.randomness == dict(seed=3)
     assert not whole.env_cfg.cudnn_benchmark
     assert [hook['type'] for hook in whole.custom_hooks] == ['ReproducibleHook']
     kept = {hook['type'] for hook in own.custom_hooks}
-    assert (whole.default_hooks.scalars, own.default_hooks.scalars is None) == (None, name == 'frozen')
+    assert (whole.default_hooks.scalars, own.default_hooks.scalars is None) == (None, name in FROZEN)
     switch = {'GradientSwitchHook'} if '_exact_' in name else set()
-    local = set() if name == 'frozen' else {'LocalLearningHook', 'MomentumHook'}
+    local = set() if name in FROZEN else {'LocalLearningHook', 'MomentumHook'}
     assert kept == {'ReproducibleHook'} | local | switch
 
 
@@ -69,6 +70,10 @@ def test_what_the_names_say(tmp_path):
     assert (config('momentum_k2').model.backbone.local_blocks, config('manpp_k2').model.backbone.cuts) == (2, None)
     assert config('frozen').model.backbone.frozen_stages == 4
     assert config('end_to_end').model.backbone.type == 'ResNetV1c'
+    for cuts, stages in (([(1, 0)], 1), ([(0, 0), (1, 1)], 2), ([(0, 0)], 0)):
+        base.model.backbone.cuts = cuts
+        front = config('front_frozen').model.backbone
+        assert (front.type, front.frozen_stages) == ('ResNetV1c', stages)
     options = 'manpp+model.backbone.with_cp=True+optim_wrapper.optimizer.lr=0.5'
     labelled = parse_variant(f'low:{options}')
     assert (labelled.name, labelled.definition, parse_variant(options).name) == ('low', options, options)
@@ -100,9 +105,12 @@ def test_cells_of_one_name(tmp_path):
         run_grid(tmp_path / 'config.py', cells, tmp_path, tmp_path)
 
 
-@pytest.mark.parametrize('name', ['nothing', 'frozen_k3', 'end_to_end_exact_start', 'manpp_exact', 'manpp+lr'])
+NO_VARIANTS = ('nothing', 'frozen_k3', 'front_frozen_k2', 'end_to_end_exact_start', 'manpp_exact', 'manpp+lr')
+
+
+@pytest.mark.parametrize('name', NO_VARIANTS)
 def test_what_is_no_variant(name):
-    with pytest.raises(ValueError, match='is no variant: one of end_to_end, frozen, manpp'):
+    with pytest.raises(ValueError, match='is no variant: one of end_to_end, frozen, front_frozen, manpp'):
         parse_variant(name)
 
 
