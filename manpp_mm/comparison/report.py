@@ -14,6 +14,7 @@ _REFERENCES = ('end_to_end', 'frozen')
 def results_table(results: Sequence[dict]) -> str:
     """A Markdown table: mean, standard deviation, paired differences with 95 % intervals, share of the gap closed.
 
+    The differences are to end-to-end, to frozen and, where ``front_frozen`` is among the variants, to that.
     Metrics of the last validation, in points (per cent). A difference is taken seed by seed over the seeds that both
     have; its interval is Student's. The share of the gap is (variant - frozen) / (end-to-end - frozen) of the means.
 
@@ -21,19 +22,19 @@ def results_table(results: Sequence[dict]) -> str:
         results: What :func:`manpp_mm.comparison.run_grid` returns.
     """
     points = by_variant(results)
-    lines = [
-        f'| variant | seeds | {results[0]["metric"]} | to end-to-end | to frozen | gap closed | peak MB | s/step |',
-        '|---|---|---|---|---|---|---|---|',
-    ]
+    references = [name for name in (*_REFERENCES, 'front_frozen') if name in (*_REFERENCES, *points)]
+    titles = [f'to {name.replace("end_to_end", "end-to-end").replace("_", " ")}' for name in references]
+    head = ['variant', 'seeds', results[0]['metric'], *titles, 'gap closed', 'peak MB', 's/step']
+    lines = [f'| {" | ".join(head)} |', '|---' * len(head) + '|']
     for name, seeds in points.items():
         values = np.array(list(seeds.values()))
         own = [result for result in results if result['variant'] == name]
         spread = f' ± {values.std(ddof=1):.2f}' if len(values) > 1 else ''
-        differences = [difference(seeds, points.get(other)) if name != other else '' for other in _REFERENCES]
+        differences = [difference(seeds, points.get(other)) if name != other else '' for other in references]
         peak = max(result['peak_bytes'] for result in own) / 1e6
         seconds = np.median([result['seconds'] / result['iterations'] for result in own])
         lines.append(
-            f'| {name} | {len(values)} | {values.mean():.2f}{spread} | {differences[0]} | {differences[1]} | '
+            f'| {name} | {len(values)} | {values.mean():.2f}{spread} | {" | ".join(differences)} | '
             f'{gap_closed(name, points)} | {peak:.0f} | {seconds:.3f} |'
         )
     return '\n'.join(lines)

@@ -32,6 +32,15 @@ def test_means_differences_and_shares():
     assert rows['dgl'][:5] == ['1', '45.00', '-7.00', '+3.00', '30%']
 
 
+def test_a_frozen_front_has_a_column_of_differences():
+    head, rule, *rows = results_table([*RESULTS, result('front_frozen', 1, 0.50)]).splitlines()
+    assert ' | to frozen | to front frozen | gap closed | ' in head
+    assert rule.count('|') == head.count('|') == rows[0].count('|')
+    rows = {row.split(' | ')[0][2:]: row.split(' | ')[3:7] for row in rows}
+    assert rows['manpp'] == ['-1.00 [-3.48, +1.48]', '+9.00 [+6.52, +11.48]', '+2.00', '90%']
+    assert rows['front_frozen'] == ['-2.00', '+8.00', '', '80%']
+
+
 def test_references_that_are_missing():
     (row,) = results_table([result('manpp', 0, 0.5)]).splitlines()[2:]
     assert row.split(' | ')[2:6] == ['50.00', '', '', '']
