@@ -1,6 +1,5 @@
 # Faster R-CNN R18 of half width on BCCD (blood cells), from scratch: the base of a grid of tools/compare.py for
-# detection. Fine-tuned from ImageNet's weights a frozen backbone is as good here, which tells nothing; from scratch the
-# local losses have to carry the features.
+# detection. From scratch the local losses have to carry the features.
 _base_ = ['../_base_/demo_detection.py', '../_base_/detection.py']
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 

@@ -23,8 +23,8 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 """The kinds of variants; of the local ones what they set in ``model.backbone.auxiliary``.
 
-``frozen`` keeps the whole backbone as it starts, ``front_frozen`` the stages that lie wholly before the last cut, so
-that only what local losses would have taught is missing.
+``frozen`` keeps the whole backbone as it starts, ``front_frozen`` the stages that lie wholly before the last cut; what
+comes after them trains end-to-end.
 """
 _PLAIN = ('end_to_end', 'frozen', 'front_frozen')
 _LOCAL_HOOKS = ('LocalLearningHook', 'MomentumHook', 'LocalScalarsHook', 'GradientSwitchHook')
@@ -133,8 +133,9 @@ def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
 
 def _stages_before_last_cut(backbone: ConfigDict, config: Config) -> int:
     init_default_scope(config.get('default_scope', 'mmengine'))
-    stage, _ = MODELS.build(backbone).block_units[-1][0]
-    return stage
+    local = MODELS.build(backbone)
+    stage, _ = local.block_units[-1][0]
+    return stage if local.cuts else local.frozen_stages
 
 
 def _value(text: str) -> Any:

@@ -70,7 +70,7 @@ def test_what_the_names_say(tmp_path):
     assert (config('momentum_k2').model.backbone.local_blocks, config('manpp_k2').model.backbone.cuts) == (2, None)
     assert config('frozen').model.backbone.frozen_stages == 4
     assert config('end_to_end').model.backbone.type == 'ResNetV1c'
-    for cuts, stages in (([(1, 0)], 1), ([(0, 0), (1, 1)], 2), ([(0, 0)], 0)):
+    for cuts, stages in (([(1, 0)], 1), ([(0, 0), (1, 1)], 2), ([(0, 0)], 0), ([], -1)):
         base.model.backbone.cuts = cuts
         front = config('front_frozen').model.backbone
         assert (front.type, front.frozen_stages) == ('ResNetV1c', stages)
