@@ -9,6 +9,7 @@ from scipy.stats import t as student
 from .grid import final
 
 _REFERENCES = ('end_to_end', 'frozen')
+_TITLES = dict(end_to_end='to end-to-end', frozen='to frozen', front_frozen='to front frozen')
 
 
 def results_table(results: Sequence[dict]) -> str:
@@ -22,8 +23,8 @@ def results_table(results: Sequence[dict]) -> str:
         results: What :func:`manpp_mm.comparison.run_grid` returns.
     """
     points = by_variant(results)
-    references = [name for name in (*_REFERENCES, 'front_frozen') if name in (*_REFERENCES, *points)]
-    titles = [f'to {name.replace("end_to_end", "end-to-end").replace("_", " ")}' for name in references]
+    references = [name for name in _TITLES if name in _REFERENCES or name in points]
+    titles = [_TITLES[name] for name in references]
     head = ['variant', 'seeds', results[0]['metric'], *titles, 'gap closed', 'peak MB', 's/step']
     lines = [f'| {" | ".join(head)} |', '|---' * len(head) + '|']
     for name, seeds in points.items():
