@@ -7,7 +7,7 @@ export DEMO_ROOT ?= data/demo
 DEMO := configs/demo_faster_rcnn_r18_manpp.py
 DEMO_SEG := configs/demo_deeplabv3_r18_manpp.py
 
-.PHONY: install demo demo-seg test test-fast test-onedl lint format clean
+.PHONY: install demo demo-seg test test-fast test-onedl gpu lint format clean
 
 install: $(VENV)/installed
 
@@ -41,6 +41,10 @@ test-fast: install
 # The suite on the maintained fork of MMLab's packages, in an environment of its own.
 test-onedl:
 	$(MAKE) test VENV=.venv-onedl REQUIREMENTS=requirements-onedl.txt
+
+# On a machine with a GPU: the tests that need one, and the figures that docs/performance.md shows.
+gpu: install
+	$(BIN)/python tools/gpu_check.py
 
 lint: install
 	$(BIN)/ruff check .

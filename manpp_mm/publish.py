@@ -1,5 +1,6 @@
 """From a checkpoint of a block-local training to one of the plain model."""
 
+import copy
 import hashlib
 import os
 from collections.abc import Mapping
@@ -126,6 +127,6 @@ def check_strict(config: Config, weights: Mapping, source: Path) -> None:
     """
     init_default_scope(config.get('default_scope', 'mmengine'))
     try:
-        MODELS.build(config.model).load_state_dict(weights)
+        MODELS.build(copy.deepcopy(config.model)).load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f'{source} does not fit the plain model of its own config: {error}') from error

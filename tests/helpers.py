@@ -2,20 +2,23 @@
 
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from manpp_mm.compat.config_prefix import config_folder
 from manpp_mm.hooks.local_learning_hook import attach, detach
 from manpp_mm.local.gradient import reduce_losses
 from manpp_mm.models.local_backbone import LocalBackbone
+from manpp_mm.models.padded_fcos_head import PaddedFCOSHead
 from manpp_mm.profiling.step import draw_segmentation
 
-FCOS = dict(type='FCOSHead', num_classes=3, feat_channels=32, stacked_convs=1)
-AUXILIARY = dict(projection=dict(out_channels=16), head=FCOS)
+FCOS = dict(type='PaddedFCOSHead', num_classes=3, feat_channels=32, stacked_convs=1)
+AUXILIARY = dict(stride=16, projection=dict(out_channels=16), head=FCOS)
 
 
 def upstream(name: str) -> Config:
@@ -87,6 +90,25 @@ def segmentation_batch(model: nn.Module, batch: int = 2, size: int = 64) -> dict
     data = model.data_preprocessor(draw_segmentation(model.num_classes, batch, (size, size), seed=0), True)
     data['inputs'] = data['inputs'].to(next(model.parameters()).dtype)
     return data
+
+
+def padded_head(**kwargs: object) -> nn.Module:
+    """A small ``PaddedFCOSHead`` of 5 classes on levels of strides 8, 16 and 32."""
+    ranges = ((-1, 64), (64, 128), (128, 1e8))
+    common = dict(num_classes=5, in_channels=16, feat_channels=32, stacked_convs=1)
+    return PaddedFCOSHead(**common | dict(strides=[8, 16, 32], regress_ranges=ranges) | kwargs)
+
+
+def detection_samples(counts: list[int], size: int = 256, dtype: torch.dtype = torch.float32) -> list[DetDataSample]:
+    """Data samples with so many random boxes of 5 classes each."""
+    samples = []
+    for count in counts:
+        corner, sides = torch.rand(count, 2, dtype=dtype) * size * 0.8, torch.rand(count, 2, dtype=dtype) * size / 2
+        boxes = torch.cat([corner, (corner + sides + 4).clamp(max=size)], 1)
+        sample = DetDataSample(metainfo=dict(img_shape=(size, size)))
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.randint(0, 5, (count,)))
+        samples.append(sample)
+    return samples
 
 
 def naive_loss(model: nn.Module, data: dict) -> tuple[Tensor, dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""Measure memory and time of one forward and backward, end-to-end and block-local, in one run.
+"""Measure memory, work, operators and time of one forward and backward, end-to-end and block-local, in one run.
 
 python tools/benchmark.py configs/faster_rcnn_r50_manpp_coco.py --input 2 800 1333 --json result.json --plot result.png
 """
@@ -48,13 +48,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--peak', type=int, metavar='NUMBER', help='list so many of the largest tensors at each peak')
     parser.add_argument('--depths', nargs='+', type=int, help='sweep over depths of the backbone')
     parser.add_argument('--blocks', nargs='+', type=blocks, help="sweep over local_blocks, numbers or 'auto'")
-    parser.add_argument('--batches', nargs='+', type=int, help='sweep over images a step')
+    parser.add_argument('--batch-sizes', nargs='+', type=int, metavar='N', help='sweep over images a step')
     parser.add_argument('--json', help='file for the figures')
     parser.add_argument('--plot', metavar='PNG', help='picture of the figures')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value ...')
     args = parser.parse_args()
-    if args.repeats < 0 or min(args.input) < 1:
-        parser.error('--repeats must be 0 or more, --input positive')
+    if args.repeats < 0 or min(*args.input, *(args.batch_sizes or [1])) < 1:
+        parser.error('--repeats must be 0 or more, --input and --batch-sizes positive')
     if not torch.cuda.is_available() and (args.amp or 'end_to_end_offloaded' in args.modes):
         parser.error('--amp and end_to_end_offloaded need a GPU, and there is none')
     return args
@@ -71,7 +71,7 @@ def main() -> None:
     amp = getattr(torch, args.amp) if args.amp else None
     batch, *size = args.input
     rows = []
-    for name, varied, images in variants(config, batch, tuple(size), args.depths, args.blocks, args.batches):
+    for name, varied, images in variants(config, batch, tuple(size), args.depths, args.blocks, args.batch_sizes):
         bar = ProgressBar(len(args.modes) * (1 + args.repeats), file=sys.stderr)
         found = measure(varied, args.modes, images, tuple(size), args.repeats, device, args.seed, amp, bar.update)
         print(f'\n{name}\n{table(found)}', flush=True)

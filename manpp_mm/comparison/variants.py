@@ -133,7 +133,7 @@ def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
 
 def _stages_before_last_cut(backbone: ConfigDict, config: Config) -> int:
     init_default_scope(config.get('default_scope', 'mmengine'))
-    local = MODELS.build(backbone)
+    local = MODELS.build(copy.deepcopy(backbone))
     stage, _ = local.block_units[-1][0]
     return stage if local.cuts else local.frozen_stages
 

@@ -1,12 +1,12 @@
 """The branches of an auxiliary network and the update of its momentum branch."""
 
 import copy
-import inspect
 from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
@@ -72,11 +72,10 @@ class Branches(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         outputs = [] if self.learnable is None else [self.learnable(x)]
         if self.momentum is not None:
-            with _FrozenBatchNorm():
+            with _LeanBatchNorm():
                 outputs.append(self.momentum(x))
         if len(outputs) == 2:
-            s = self.scaling
-            return s * outputs[0] + (2 - s) * outputs[1]
+            return _Mixture.apply(*outputs, self.scaling)
         return outputs[0] if outputs else x
 
     def sync(self, unit: nn.Module) -> None:
@@ -86,26 +85,68 @@ class Branches(nn.Module):
                 branch.load_state_dict(unit.state_dict())
 
 
-class _FrozenBatchNorm(TorchFunctionMode):
-    """Runs BatchNorm that neither trains nor counts as a product and a sum with constants.
+class _Mixture(torch.autograd.Function):
+    """``s * b + (2 - s) * m`` in half the operators that autograd would take, and as many tensors kept."""
 
-    They need their input no more for backward, which torch's own keeps even where the weights have no gradient: for a
-    bottleneck four feature maps.
+    @staticmethod
+    def forward(ctx: Any, b: Tensor, m: Tensor, s: 'Tensor | float') -> Tensor:
+        ctx.fixed = None if isinstance(s, Tensor) else s
+        ctx.save_for_backward(b, m, s if ctx.fixed is None else None)
+        return (b * s).add_(m * (2 - s))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
+        b, m, s = ctx.saved_tensors
+        to_b = gradient * (ctx.fixed if s is None else s)
+        to_m = gradient.add(gradient).sub_(to_b)
+        return to_b, to_m, None if s is None else (b - m).mul_(gradient).sum(dtype=s.dtype)
+
+
+class _LeanBatchNorm(TorchFunctionMode):
+    """Runs BatchNorm that neither trains nor counts without keeping its input.
+
+    Torch's own keeps it even where the weights have no gradient: for a bottleneck four feature maps.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if func is not F.batch_norm:
-            return func(*args, **(kwargs or {}))
-        call = inspect.signature(F.batch_norm).bind(*args, **(kwargs or {}))
-        call.apply_defaults()
-        x, mean, var, weight, bias, training, _, eps = call.arguments.values()
-        if training or any(p is not None and p.requires_grad for p in (weight, bias)):
-            return func(*call.args)
-        scale = (var + eps).rsqrt() if weight is None else weight * (var + eps).rsqrt()
-        shift = -mean * scale if bias is None else bias - mean * scale
-        shape = (1, -1, *(1,) * (x.dim() - 2))
-        # As torch's own in half precision: computed in the statistics' type.
-        return (x * scale.view(shape)).add_(shift.view(shape)).to(x.dtype)
+        return (_lean_batch_norm if func is F.batch_norm else func)(*args, **(kwargs or {}))
+
+
+def _lean_batch_norm(
+    input: Tensor,
+    running_mean: 'Tensor | None',
+    running_var: 'Tensor | None',
+    weight: 'Tensor | None' = None,
+    bias: 'Tensor | None' = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if training or any(p is not None and p.requires_grad for p in (weight, bias)):
+        return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return _FixedBatchNorm.apply(input, running_mean, running_var, weight, bias, eps)
+
+
+class _FixedBatchNorm(torch.autograd.Function):
+    """BatchNorm in evaluation, with a gradient for its input alone: torch's own operators, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mean: Tensor, var: Tensor, weight: Any, bias: Any, eps: float) -> Tensor:
+        ctx.save_for_backward(mean, var, weight)
+        ctx.eps = eps
+        return F.batch_norm(x, mean, var, weight, bias, eps=eps)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
+        mean, var, weight = ctx.saved_tensors
+        none = mean[:0]  # there are no statistics of the batch
+        # In evaluation the gradient does not depend on the input, whose shape alone is looked at.
+        gradient, _, _ = torch.ops.aten.native_batch_norm_backward(
+            gradient, gradient, weight, mean, var, none, none, False, ctx.eps, [True, False, False]
+        )
+        return gradient, None, None, None, None, None
 
 
 @torch.no_grad()

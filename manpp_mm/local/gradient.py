@@ -9,6 +9,7 @@ through a custom function whose inputs are the parameters.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -59,12 +60,21 @@ def reduce_losses(losses: Losses) -> dict[str, Tensor]:
     reduced = {}
     for name, value in losses.items():
         if isinstance(value, Tensor):
-            reduced[name] = value.mean()
+            reduced[name] = _mean(value)
         elif isinstance(value, Sequence) and len(value) and all(isinstance(item, Tensor) for item in value):
-            reduced[name] = sum(item.mean() for item in value)
+            reduced[name] = _sum([_mean(item) for item in value])
         else:
             raise TypeError(f'a local loss must be a tensor or a list of tensors, but {name!r} is {type(value)}')
     return reduced
+
+
+def _mean(value: Tensor) -> Tensor:
+    return value.mean() if value.dim() else value
+
+
+def _sum(values: Sequence[Tensor]) -> Tensor:
+    """Not ``sum``, which starts with an addition to zero."""
+    return reduce(torch.add, values)
 
 
 def local_step(
@@ -164,11 +174,12 @@ def _taken(
     terms = [value for name, value in losses.items() if 'loss' in name]
     if not terms:
         raise RuntimeError(f"a local loss needs a key that contains 'loss', got {list(losses)}")
-    total = sum(terms)
+    total = _sum(terms)
     received = []
     if total.requires_grad and inputs:
         with torch.autocast(total.device.type, enabled=False):
-            gradients = torch.autograd.grad(total * scale, inputs, allow_unused=True)
+            scaled = total if isinstance(scale, float) and scale == 1 else total * scale
+            gradients = torch.autograd.grad(scaled, inputs, allow_unused=True)
         received = _owned([(owner, g) for owner, g in zip(owners, gradients, strict=True) if g is not None])
     return LocalGradients(
         parameters=[owner for owner, _ in received],

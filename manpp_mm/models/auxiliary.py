@@ -9,13 +9,14 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, ModuleList
 from mmengine.registry import Registry
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..local.branches import BRANCHES, Branches
 from .reconstruction import ReconstructionHead
 
 
 class AuxiliaryNetwork(BaseModule):
-    """Branches, projection and heads: ``losses = head(projection(s * B(x) + (2 - s) * M(x)))``.
+    """Branches, projection and heads: ``losses = head(projection(s * B(x) + (2 - s) * M(x)))``, x pooled first.
 
     One class for each task derives the heads' arguments from the cut and calls their loss. The branches make the method
     (see :class:`manpp_mm.local.Branches`): both with a learned scaling are MAN++ (arXiv 2507.16279), with ``scaling=1``
@@ -30,6 +31,10 @@ class AuxiliaryNetwork(BaseModule):
             them, each with a ``weight`` of its own (1 where it has none). Channels, strides and anchors follow from the
             cut; give the rest (``num_classes``).
         branches, scaling: See :class:`manpp_mm.local.Branches`.
+        stride: None, or the stride in pixels to which the block's output is average-pooled before branches, projection
+            and head, which all run there: an auxiliary network's cost falls with the square. A multiple of the block's
+            stride; a block at that stride or a coarser one is left as it is. (A choice of this project's: the units
+            that the authors' branches copy stride by themselves where a stage begins.)
         projection: None, or arguments of mmcv's ``ConvModule`` between branches and head: ``out_channels``, and, for a
             lighter head, ``stride``. A 1x1 convolution without norm and activation unless they are given.
         neck: None, or the config of a registered neck on one level instead of the projection: ``FPN`` with
@@ -54,6 +59,7 @@ class AuxiliaryNetwork(BaseModule):
         head: 'Mapping | Sequence[Mapping] | None' = None,
         branches: Sequence[str] = BRANCHES,
         scaling: 'str | float | None' = None,
+        stride: int | None = None,
         projection: Mapping | None = None,
         neck: Mapping | None = None,
         reconstruction: Mapping | None = None,
@@ -67,18 +73,21 @@ class AuxiliaryNetwork(BaseModule):
             self.branches = Branches(unit, branches, scaling)
         except ValueError as error:
             raise ValueError(f'auxiliary.{error}') from None
-        in_channels, stride = unit_geometry if branches else block_geometry
-        strides = [stride]
+        self.pooling = _pooling(stride, block_geometry[1])
+        """Pixels of the block's output, each way, that become one."""
+        in_channels, head_stride = unit_geometry if branches else block_geometry
+        head_stride *= self.pooling
+        strides = [head_stride]
         self.projection = nn.Identity()
         self.neck = None
         if projection is not None and neck is not None:
             raise ValueError('auxiliary takes projection or neck, not both')
         if projection is not None:
-            self.projection, in_channels, stride = _build_projection(projection, in_channels, stride)
-            strides = [stride]
+            self.projection, in_channels, head_stride = _build_projection(projection, in_channels, head_stride)
+            strides = [head_stride]
         if neck is not None:
             self.neck, in_channels, levels = self._build_neck(dict(neck), in_channels)
-            strides = [stride * 2**level for level in range(levels)]
+            strides = [head_stride * 2**level for level in range(levels)]
         heads = [head] if isinstance(head, Mapping) else list(head or [])
         if not heads or any('type' not in entry for entry in heads):
             raise ValueError('auxiliary needs head=dict(type=...), the head that computes the local loss')
@@ -137,34 +146,75 @@ class AuxiliaryNetwork(BaseModule):
         """
         raise TypeError(f'{type(self).__name__} must define complete_head()')
 
-    def head_loss(self, head: nn.Module, levels: Sequence[Tensor], targets: Any) -> Mapping[str, Any]:
-        """Return a head's loss dict on its input levels (N, C, H, W)."""
+    def head_loss(self, head: nn.Module, levels: Sequence[Tensor], targets: Any, shared: dict) -> Mapping[str, Any]:
+        """Return a head's loss dict.
+
+        Args:
+            head: The head.
+            levels: Its input, (N, C, H, W) each.
+            targets: What its ``loss`` takes beside them.
+            shared: Where the auxiliary networks of one step keep what they derive from the targets for each other.
+        """
         raise TypeError(f'{type(self).__name__} must define head_loss()')
 
-    def forward(self, x: Tensor, targets: Any, images: Tensor | None = None) -> dict[str, Any]:
+    def forward(
+        self, x: Tensor, targets: Any, images: Tensor | None = None, shared: 'dict | None' = None
+    ) -> dict[str, Any]:
         """Return the local loss dict of a block's output.
 
         Args:
             x: (N, C, H, W).
             targets: What the heads' ``loss`` takes beside the features.
             images: The batch (N, 3, H, W) in [0, 1], for the reconstruction.
+            shared: See :meth:`head_loss`.
+
+        Raises:
+            RuntimeError: ``x`` is smaller than what ``auxiliary.stride`` pools.
         """
-        y = self.projection(self.branches(x))
+        shared = {} if shared is None else shared
+        y = self.projection(self.branches(self._pooled(x)))
         levels = (y,) if self.neck is None else self.neck((y,))
         losses: dict[str, Any] = {}
         for index, (head, weight) in enumerate(zip(self.heads, self.weights, strict=True)):
             prefix = f'head{index}.' if len(self.heads) > 1 else ''
-            found = self.head_loss(head, levels, targets)
+            found = self.head_loss(head, levels, targets, shared)
             losses |= {prefix + name: _weighted(name, value, weight) for name, value in found.items()}
         if self.reconstruction is not None:
             losses['loss_reconstruction'] = self.reconstruction(x, images)
         return {name: _weighted(name, value, self.loss_weight) for name, value in losses.items()}
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        if self.pooling == 1:
+            return x
+        if min(x.shape[-2:]) < self.pooling:
+            raise RuntimeError(
+                f"auxiliary.stride pools {self.pooling} x {self.pooling} pixels of a block's output, which is "
+                f'{x.shape[-2]} x {x.shape[-1]} here: larger images or a finer stride are needed'
+            )
+        # Pixels at the border that do not fill a window count, too.
+        return F.avg_pool2d(x, self.pooling, ceil_mode=True)
 
     def train_heads(self, mode: bool) -> None:
         """Set the mode of all but the branches; a backbone's ``norm_eval`` is not meant for them."""
         for module in (self.projection, self.neck, self.heads, self.reconstruction):
             if module is not None:
                 module.train(mode)
+
+
+def _pooling(stride: int | None, block_stride: int) -> int:
+    """How many pixels of a block's output are pooled each way, to reach a stride."""
+    if stride is None:
+        return 1
+    if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
+        raise ValueError(f'auxiliary.stride={stride!r} must be a positive number of pixels, 16 say, or None')
+    if stride <= block_stride:
+        return 1
+    if stride % block_stride:
+        raise ValueError(
+            f"auxiliary.stride={stride} must be a multiple of the block's stride, {block_stride}: "
+            f'{block_stride * (stride // block_stride)} or {block_stride * (stride // block_stride + 1)}'
+        )
+    return stride // block_stride
 
 
 def _weighted(name: str, value: Any, weight: float) -> Any:

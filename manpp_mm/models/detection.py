@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .auxiliary import AuxiliaryNetwork, constructor_parameters
 from .local_backbone import LocalResNetMixin
+from .padded_fcos_head import PaddedFCOSHead
 
 # On one level MaxIoUAssigner's `gt_max_assign_all` would make every anchor inside a large object a positive.
 _MAX_IOU = dict(
@@ -71,13 +72,17 @@ class DetectionAuxiliary(AuxiliaryNetwork):
             config['train_cfg'] = _ATSS
         elif head_type is RetinaHead:
             config['train_cfg'] = _MAX_IOU
-        elif head_type is not FCOSHead:
+        elif head_type not in (FCOSHead, PaddedFCOSHead):
             raise ValueError(
                 f'auxiliary.head of type {head_type.__name__} needs a train_cfg (its assigner), as the detector it '
                 'comes from has under model.train_cfg; None for a head without one'
             )
 
-    def head_loss(self, head: nn.Module, levels: Sequence[Tensor], targets: Sequence) -> Mapping[str, Any]:
+    def head_loss(
+        self, head: nn.Module, levels: Sequence[Tensor], targets: Sequence, shared: dict
+    ) -> Mapping[str, Any]:
+        if isinstance(head, PaddedFCOSHead):
+            return head.loss(tuple(levels), targets, shared)
         return head.loss(tuple(levels), targets)
 
 

@@ -132,13 +132,15 @@ class LocalBackbone:
         if len(configs) != len(self.cuts):
             raise ValueError(f'auxiliary holds {len(configs)} entries for {len(self.cuts)} cuts {self.cuts}')
         networks = []
+        blocks = [self.stage_geometry(units[-1][0]) for units in self.block_units[: len(configs)]]
+        _check_strides(config, [stride for _, stride in blocks])
         for block, entry in enumerate(configs):
             stage, unit = self.block_units[block + 1][0]
             refuse_unknown(entry, self.auxiliary_type, 'model.backbone.auxiliary', _DERIVED)
             networks.append(
                 self.auxiliary_type(
                     self.stages()[stage][unit],
-                    block_geometry=self.stage_geometry(self.block_units[block][-1][0]),
+                    block_geometry=blocks[block],
                     unit_geometry=self.stage_geometry(stage),
                     norm_cfg=self.norm_cfg,
                     **entry,
@@ -234,6 +236,7 @@ class LocalBackbone:
     def drop_step(self) -> None:
         """Drop what the current forward, or one that never ended, keeps: targets, losses and gradients."""
         self._targets: Any = None
+        self._shared: dict[Any, Any] = {}
         self._scale: float | Tensor = 1.0
         self._image_statistics: tuple[Tensor, Tensor] | None = None
         self._losses: dict[str, Tensor] = {}
@@ -311,7 +314,7 @@ class LocalBackbone:
         for block, network in enumerate(self.auxiliary):
             step = local_step(
                 lambda inputs, block=block: self._run_block(block, inputs),
-                lambda output, network=network: network(output, self._targets, images),
+                lambda output, network=network: network(output, self._targets, images, self._shared),
                 x,
                 self._block_parameters(block),
                 self._scale,
@@ -415,6 +418,18 @@ def find_local_backbone(model: nn.Module) -> LocalBackbone:
             "block. Use the plain backbone (type='ResNet') inside it."
         )
     return found['backbone']
+
+
+def _check_strides(config: 'Mapping | Sequence[Mapping]', strides: Sequence[int]) -> None:
+    """A stride of ``auxiliary`` that is finer than its blocks' would do nothing."""
+    for block, entry in [(None, config)] if isinstance(config, Mapping) else enumerate(config):
+        wanted, finest = entry.get('stride'), min(strides) if block is None else strides[block]
+        if isinstance(wanted, int) and wanted < finest:
+            which = "every block's" if block is None else f"block {block}'s"
+            raise ValueError(
+                f'auxiliary.stride={wanted} is finer than {which} ({finest} pixels) and would pool nothing: set it to '
+                f'{finest} or coarser, or to None'
+            )
 
 
 def _trains(module: nn.Module) -> bool:

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.structures import PixelData
 from mmseg.models import ResNet, ResNetV1c, ResNetV1d, ResNeXt
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -20,8 +22,9 @@ class SegmentationAuxiliary(AuxiliaryNetwork):
     ``in_channels`` and ``in_index`` follow from the cut; ``norm_cfg`` is the backbone's unless the head has its own.
 
     Args:
-        loss_resolution: ``'label'``: the head's loss as it is, on logits resized to the label map. ``'feature'``: on
-            labels reduced (nearest) to the head's input, which spares the memory and time of full-size logits.
+        loss_resolution: ``'feature'``: the head's loss at the resolution of its own input, on a label map whose pixels
+            are those at the cells' centres, and without ``acc_seg``. ``'majority'``: likewise, on the most frequent
+            label of each cell. ``'label'``: the head's loss as it is, on logits resized to the label map.
         args, kwargs: :class:`AuxiliaryNetwork`'s.
 
     Raises:
@@ -30,9 +33,9 @@ class SegmentationAuxiliary(AuxiliaryNetwork):
 
     registry = MODELS
 
-    def __init__(self, *args: Any, loss_resolution: str = 'label', **kwargs: Any) -> None:
-        if loss_resolution not in ('label', 'feature'):
-            raise ValueError(f"auxiliary.loss_resolution={loss_resolution!r} must be 'label' or 'feature'")
+    def __init__(self, *args: Any, loss_resolution: str = 'feature', **kwargs: Any) -> None:
+        if loss_resolution not in ('label', 'feature', 'majority'):
+            raise ValueError(f"auxiliary.loss_resolution={loss_resolution!r} must be 'feature', 'majority' or 'label'")
         super().__init__(*args, **kwargs)
         self.loss_resolution = loss_resolution
 
@@ -47,17 +50,63 @@ class SegmentationAuxiliary(AuxiliaryNetwork):
         if 'norm_cfg' in constructor_parameters(head_type):
             config.setdefault('norm_cfg', norm_cfg)
 
-    def head_loss(self, head: nn.Module, levels: Sequence[Tensor], targets: Sequence) -> Mapping[str, Any]:
-        if self.loss_resolution == 'feature':
-            targets = [_reduced(sample, levels[0].shape[-2:]) for sample in targets]
-        return head.loss(list(levels), targets, {})
+    def head_loss(
+        self, head: nn.Module, levels: Sequence[Tensor], targets: Sequence, shared: dict
+    ) -> Mapping[str, Any]:
+        if self.loss_resolution == 'label':
+            return head.loss(list(levels), targets, {})
+        size = tuple(levels[0].shape[-2:])
+        key = (SegmentationAuxiliary, self.loss_resolution, size)
+        if key not in shared:
+            labels = torch.stack([sample.gt_sem_seg.data for sample in targets])  # (N, 1, H, W)
+            reduced = _majority if self.loss_resolution == 'majority' else _at_centres
+            shared[key] = reduced(labels, size)
+        labels = shared[key]
+        if _loses_as_decode_head(head):
+            return _losses(head, head(list(levels)), labels)
+        return head.loss(list(levels), [_relabelled(*pair) for pair in zip(targets, labels, strict=True)], {})
 
 
-def _reduced(sample: SegDataSample, size: tuple[int, int]) -> SegDataSample:
-    labels = sample.gt_sem_seg.data  # (1, H, W)
-    reduced = sample.new()
-    reduced.gt_sem_seg = PixelData(data=resize(labels[None].float(), size=size, mode='nearest')[0].to(labels.dtype))
-    return reduced
+def _at_centres(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, 1, h, w) of label maps (N, 1, H, W): what lies at the centre of each cell."""
+    return resize(labels.float(), size=size, mode='nearest-exact').to(labels.dtype)
+
+
+def _majority(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """(N, 1, h, w) of label maps (N, 1, H, W): the most frequent label of each cell."""
+    (height, width), (h, w), classes = labels.shape[-2:], size, 256
+    rows = torch.arange(height, device=labels.device) * h // height
+    columns = torch.arange(width, device=labels.device) * w // width
+    cells = (rows[:, None] * w + columns) * classes
+    index = (cells + labels).flatten(1)
+    counts = torch.zeros(len(labels), h * w * classes, dtype=torch.int32, device=labels.device)
+    counts.scatter_add_(1, index, torch.ones_like(index, dtype=torch.int32))
+    return counts.view(-1, 1, h, w, classes).argmax(-1)
+
+
+def _loses_as_decode_head(head: nn.Module) -> bool:
+    kind = type(head)
+    inherits = kind.loss is BaseDecodeHead.loss and kind.loss_by_feat is BaseDecodeHead.loss_by_feat
+    return inherits and head.sampler is None
+
+
+def _losses(head: BaseDecodeHead, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """``BaseDecodeHead.loss_by_feat`` on labels (N, 1, h, w), less the accuracy."""
+    size = labels.shape[-2:]
+    if logits.shape[-2:] != size:
+        logits = resize(logits, size=size, mode='bilinear', align_corners=head.align_corners)
+    labels = labels.squeeze(1)
+    found: dict[str, Tensor] = {}
+    for loss in head.loss_decode if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]:
+        value = loss(logits, labels, ignore_index=head.ignore_index)
+        found[loss.loss_name] = found[loss.loss_name] + value if loss.loss_name in found else value
+    return found
+
+
+def _relabelled(sample: SegDataSample, labels: Tensor) -> SegDataSample:
+    relabelled = sample.new()
+    relabelled.gt_sem_seg = PixelData(data=labels)
+    return relabelled
 
 
 @MODELS.register_module()

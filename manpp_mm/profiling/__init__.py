@@ -1,5 +1,6 @@
 """What a training step holds and how long it takes, on any device, and what a training logged."""
 
+from .counts import StepCounts
 from .live_bytes import Held, LiveBytes, PeakRecorder
 from .report import peak_table, plot_modes, plot_sweep, table
 from .step import HEADS_CHECKPOINTED, MODES, Measurement, TrainingStep, measure
@@ -13,6 +14,7 @@ __all__ = [
     'LiveBytes',
     'Measurement',
     'PeakRecorder',
+    'StepCounts',
     'TrainingStep',
     'measure',
     'peak_table',

@@ -291,7 +291,7 @@ def own_cuts(config: Config) -> list[Cut]:
         ValueError: It leaves them to be planned, or they do not fit.
     """
     init_default_scope(config.get('default_scope', 'mmengine'))
-    return MODELS.build(dict(config.model.backbone, gradient='exact', init_cfg=None)).cuts
+    return MODELS.build(dict(copy.deepcopy(config.model.backbone), gradient='exact', init_cfg=None)).cuts
 
 
 def plan_table(found: Plan, static: int) -> str:
@@ -430,8 +430,8 @@ def _input_bytes(size: tuple[int, int]) -> int:
 
 
 def with_cuts(backbone: Mapping, cuts: Sequence[Cut], **keys: Any) -> dict:
-    """A backbone's config with other cuts; nothing else says where to cut."""
-    return dict(backbone, cuts=list(cuts), local_blocks=None, memory_budget=None, **keys)
+    """A deep copy of a backbone's config with other cuts; nothing else says where to cut."""
+    return dict(copy.deepcopy(backbone), cuts=list(cuts), local_blocks=None, memory_budget=None, **keys)
 
 
 def trained_units(config: Config) -> list[Cut]:

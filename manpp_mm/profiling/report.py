@@ -10,20 +10,27 @@ Measured = Mapping[str, Measurement]
 
 
 def table(results: Measured) -> str:
-    """Each mode's peak and time with the ratios to the first mode's."""
-    on_gpu = any(found.allocated_bytes is not None for found in results.values())
-    lines = [
-        f'{"mode":<42}{"peak MB":>10}{"ratio":>8}{"allocated MB" if on_gpu else "":>{14 if on_gpu else 0}}'
-        f'{"seconds":>10}{"ratio":>8}{"spread":>9}'
-    ]
+    """Each mode's figures with the ratios to the first mode's: peak, work, operators, synchronisations, time.
+
+    On a GPU also the allocator's peak and the device's time. *Work* is floating-point operations.
+    """
     reference = next(iter(results.values()))
+    on_gpu = reference.allocated_bytes is not None
+    head = f'{"mode":<42}{"peak MB":>10}{"ratio":>8}' + (f'{"allocated MB":>14}' if on_gpu else '')
+    head += f'{"work":>8}{"operators":>11}{"ratio":>7}{"syncs":>7}{"seconds":>10}{"ratio":>7}{"spread":>9}'
+    lines = [head + (f'{"device s":>10}{"ratio":>7}' if on_gpu else '')]
     for mode, found in results.items():
-        allocated = f'{found.allocated_bytes / 1e6:>14.0f}' if on_gpu else ''
-        lines.append(
-            f'{mode:<42}{found.peak_bytes / 1e6:>10.0f}{found.peak_bytes / reference.peak_bytes:>8.3f}{allocated}'
-            f'{found.step_seconds:>10.3f}{found.step_seconds / reference.step_seconds:>8.2f}'
+        line = f'{mode:<42}{found.peak_bytes / 1e6:>10.0f}{found.peak_bytes / reference.peak_bytes:>8.3f}'
+        line += f'{found.allocated_bytes / 1e6:>14.0f}' if on_gpu else ''
+        line += (
+            f'{found.flops / reference.flops:>8.3f}{found.operators:>11}'
+            f'{found.operators / reference.operators:>7.2f}{found.synchronisations:>7}'
+            f'{found.step_seconds:>10.3f}{found.step_seconds / reference.step_seconds:>7.2f}'
             f'{found.step_seconds_spread:>9.3f}'
         )
+        if on_gpu:
+            line += f'{found.device_seconds:>10.3f}{found.device_seconds / reference.device_seconds:>7.2f}'
+        lines.append(line)
     return '\n'.join(lines)
 
 

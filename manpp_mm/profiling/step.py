@@ -1,5 +1,6 @@
 """One training step of a config in several modes, measured side by side."""
 
+import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,12 +16,15 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
 from torch import nn
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
 from ..hooks.checkpoint_modules_hook import check_ran, checkpoint_modules
 from ..hooks.early_loss_hook import take_losses_early
 from ..hooks.local_learning_hook import attach
 from ..models.plain import is_local, plain_model
-from .live_bytes import Held, LiveBytes, PeakRecorder
+from .counts import StepCounts
+from .live_bytes import Held, PeakRecorder
 
 HEADS_CHECKPOINTED = '_heads_checkpointed'
 _BACKBONES = (
@@ -46,16 +50,23 @@ class Measurement:
 
     Attributes:
         peak_bytes: Peak bytes of live tensors beyond parameters, buffers and inputs.
+        operators, synchronisations, flops: See :class:`manpp_mm.profiling.StepCounts`.
         step_seconds: Median of the timed steps, NaN where none was timed.
         step_seconds_spread: The longest minus the shortest of them.
         allocated_bytes: On a GPU ``max_memory_allocated`` beyond what was allocated before the step, convolution
             workspaces included; None on a CPU.
+        device_seconds: On a GPU the sum of the kernels' times in a step, NaN where none was timed; None on a CPU. Well
+            below ``step_seconds`` the step is bound by launching them, or by waiting, not by arithmetic.
     """
 
     peak_bytes: int
+    operators: int
+    synchronisations: int
+    flops: int
     step_seconds: float
     step_seconds_spread: float
     allocated_bytes: int | None = None
+    device_seconds: float | None = None
 
     def as_dict(self) -> dict[str, float | None]:
         """For a JSON file: None where nothing was timed."""
@@ -112,7 +123,8 @@ class TrainingStep:
         self._offloaded = mode == 'end_to_end_offloaded'
         self._device = device
         self._amp = amp
-        model = config.model.copy() if self._local or exact or plain else plain_model(config.model)
+        # Models change their config while they are built, and the caller builds from it again.
+        model = copy.deepcopy(config.model) if self._local or exact or plain else plain_model(config.model)
         model['backbone'] = dict(model['backbone'], init_cfg=None, with_cp=backbone.endswith('_checkpointed'))
         if exact or self._local:
             model['backbone']['gradient'] = 'exact' if exact else 'local'
@@ -171,11 +183,15 @@ class TrainingStep:
         """What is there before the step: parameters, buffers and inputs."""
         return [*self.model.parameters(), *self.model.buffers(), self.data['inputs']]
 
+    def counts(self) -> StepCounts:
+        """Bytes of live tensors of one step beyond parameters, buffers and inputs, operators and synchronisations."""
+        with StepCounts(self.kept(), self._device) as counts:
+            self.run()
+        return counts
+
     def peak_bytes(self) -> int:
         """Peak bytes of live tensors of one step beyond parameters, buffers and inputs."""
-        with LiveBytes(self.kept(), self._device) as live:
-            self.run()
-        return live.peak
+        return self.counts().peak
 
     def held_at_peak(self, number: int) -> list[Held]:
         """The largest tensors alive at the peak, the largest first."""
@@ -199,6 +215,16 @@ class TrainingStep:
         self.run()
         _synchronize()
         return time.perf_counter() - start
+
+    def device_seconds(self) -> float | None:
+        """On a GPU the time of one step's kernels and copies, added up."""
+        if self._device == 'cpu':
+            return None
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            self.run()
+            _synchronize()
+        kernels = (event for event in profiler.events() if event.device_type == DeviceType.CUDA)
+        return sum(kernel.time_range.elapsed_us() for kernel in kernels) / 1e6
 
 
 def measure(
@@ -228,24 +254,31 @@ def measure(
         A measurement for each mode: the median of the timed steps, and their largest minus their smallest.
     """
     steps = {mode: TrainingStep(config, mode, batch, size, device, seed, amp) for mode in modes}
-    peaks: dict[str, int] = {}
+    counts: dict[str, StepCounts] = {}
     allocated: dict[str, int | None] = {}
     for mode, step in steps.items():
-        peaks[mode], allocated[mode] = step.peak_bytes(), step.allocated_bytes()
+        if device != 'cpu':
+            step.run()  # the allocator, cuDNN and branches of the host's code warm up
+        counts[mode], allocated[mode] = step.counts(), step.allocated_bytes()
         progress()
     seconds: dict[str, list[float]] = {mode: [] for mode in modes}
     for _ in range(repeats):
         for mode, step in steps.items():
             seconds[mode].append(step.seconds())
             progress()
+    nothing = float('nan')
     return {
         mode: Measurement(
-            peaks[mode],
-            statistics.median(seconds[mode]) if repeats else float('nan'),
-            max(seconds[mode]) - min(seconds[mode]) if repeats else float('nan'),
+            counts[mode].peak,
+            counts[mode].operators,
+            counts[mode].synchronisations,
+            counts[mode].flops,
+            statistics.median(seconds[mode]) if repeats else nothing,
+            max(seconds[mode]) - min(seconds[mode]) if repeats else nothing,
             allocated[mode],
+            step.device_seconds() if repeats or device == 'cpu' else nothing,
         )
-        for mode in modes
+        for mode, step in steps.items()
     }
 
 

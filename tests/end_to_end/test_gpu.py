@@ -1,17 +1,19 @@
-"""What only a GPU can show: mixed precision of whole models, SyncBN and NCCL."""
+"""What only a GPU can show: mixed precision of whole models, waits for the device, SyncBN and NCCL."""
 
 import json
 import os
 import statistics
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import segmentor_config
+from helpers import detection_samples, detector_config, padded_head, segmentor_config
 from processes import execute, free_port
 from runners import HOOKS, segmentation_runner_config
 
+from manpp_mm.local import Branches
 from manpp_mm.profiling import TrainingStep
 
 pytestmark = [
@@ -61,6 +63,58 @@ def test_live_bytes_are_the_allocators_beyond_workspaces(mode):
     step = TrainingStep(config, mode, 8, (256, 256), device='cuda')
     step.run()  # the allocator and cuDNN warm up
     assert step.peak_bytes() == pytest.approx(step.allocated_bytes(), rel=0.1)
+
+
+def waits(step: TrainingStep) -> int:
+    """How often the host waits for the GPU in a step, as CUDA's runtime tells it."""
+    step.run()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        torch.cuda.set_sync_debug_mode('warn')
+        try:
+            step.run()
+        finally:
+            torch.cuda.set_sync_debug_mode('default')
+    return sum('synchronizing' in str(warning.message) for warning in caught)
+
+
+@pytest.mark.parametrize('make', [detector_config, segmentor_config])
+def test_a_local_step_waits_no_more_than_an_end_to_end_step(make):
+    found = {mode: waits(TrainingStep(make(), mode, 2, (128, 128), device='cuda')) for mode in ('end_to_end', 'local')}
+    assert found['local'] <= found['end_to_end']
+
+
+@pytest.mark.parametrize('counts', [[3, 4], [0, 5], [0, 0], [200, 1]])
+def test_the_padded_head_never_waits(counts):
+    head = padded_head(center_sampling=True).cuda()
+    samples = [sample.cuda() for sample in detection_samples(counts)]
+    levels = [torch.randn(len(counts), 16, side, side, device='cuda', requires_grad=True) for side in (32, 16, 8)]
+    with torch.cuda.device('cuda'):
+        sum(head.loss(levels, samples).values()).backward()  # cuDNN and cuBLAS start
+        torch.cuda.set_sync_debug_mode('error')
+        try:
+            sum(head.loss(levels, samples).values()).backward()
+        finally:
+            torch.cuda.set_sync_debug_mode('default')
+    assert all(torch.isfinite(level.grad).all() for level in levels)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float16, torch.bfloat16])
+def test_the_momentum_branchs_batch_norm_is_torchs_own(dtype):
+    torch.manual_seed(0)
+    norm = torch.nn.BatchNorm2d(8).cuda().eval()
+    with torch.no_grad():
+        for value in (norm.running_mean, norm.running_var, norm.weight, norm.bias):
+            value.uniform_(0.1, 2)
+    norm.requires_grad_(False)
+    x = torch.randn(2, 8, 9, 9, device='cuda', dtype=dtype)
+    pairs = []
+    for forward in (norm, Branches(norm, branches=['momentum'])):
+        leaf = x.clone().requires_grad_()
+        y = forward(leaf)
+        pairs.append((y, torch.autograd.grad(y.float().square().sum(), leaf)[0]))
+    for found, expected in zip(*pairs, strict=True):
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason='there are no two GPUs')

@@ -1,0 +1,38 @@
+# The detector of bccd_faster_rcnn_r18_manpp.py, from scratch, on DeepPCB (defects of printed circuit boards, 6 kinds):
+# ten times as many boxes to learn from and to be judged by. Cut as the shipped detectors are, before the last unit of
+# layer2 and of layer3.
+_base_ = './bccd_faster_rcnn_r18_manpp.py'
+
+num_classes = 6
+model = dict(
+    backbone=dict(cuts=[(1, 0), (2, 0)], auxiliary=dict(head=dict(num_classes=num_classes))),
+    roi_head=dict(bbox_head=dict(num_classes=num_classes)),
+)
+
+root = '{{$DEEPPCB_ROOT:data/deeppcb}}/'
+classes = dict(classes=('open', 'short', 'mousebite', 'spur', 'copper', 'pin-hole'))
+size = dict(type='Resize', scale=(640, 640), keep_ratio=True)
+train_pipeline = [*_base_.train_pipeline[:2], size, *_base_.train_pipeline[3:]]
+test_pipeline = [_base_.test_pipeline[0], size, *_base_.test_pipeline[2:]]
+train_dataloader = dict(
+    batch_size=16,
+    num_workers=2,
+    persistent_workers=True,
+    dataset=dict(data_root=root, metainfo=classes, pipeline=train_pipeline),
+)
+val_dataloader = dict(
+    batch_size=8,
+    num_workers=2,
+    persistent_workers=True,
+    dataset=dict(data_root=root, metainfo=classes, pipeline=test_pipeline),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=root + 'annotations/instances_val.json')
+test_evaluator = val_evaluator
+
+max_epochs = 8
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=max_epochs, convert_to_iter_based=True),
+]

@@ -1,0 +1,68 @@
+"""What a step dispatches: operators, waits for the device, floating-point operations."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from .live_bytes import LiveBytes
+
+_NO_KERNEL = {
+    'aten::_unsafe_view', 'aten::_reshape_alias', 'aten::lift_fresh', 'aten::empty', 'aten::empty_like',
+    'aten::empty_strided', 'aten::new_empty', 'aten::new_empty_strided', 'aten::set_',
+}  # fmt: skip
+"""Operators beside views that launch nothing on a GPU."""
+
+_WAITS = {
+    'aten::_local_scalar_dense', 'aten::item', 'aten::nonzero', 'aten::masked_select', 'aten::equal',
+    'aten::is_nonzero', 'aten::_unique2', 'aten::unique_consecutive', 'aten::unique_dim', 'aten::bincount',
+    'aten::lift_fresh', 'torchvision::nms',
+}  # fmt: skip
+"""Operators after which the host waits for a GPU: it reads a value or a size, or copies numbers of Python's there."""
+
+
+class StepCounts(LiveBytes):
+    """Counts what a GPU would feel of a step, on any device.
+
+    ``operators`` are dispatched operators that launch at least one kernel on a GPU: views and bare allocations are not
+    among them. ``synchronisations`` are those after which the host waits for a GPU: ``item()`` and what amounts to it,
+    indices of a mask (``nonzero``, boolean indexing), non-maximum suppression, tensors made from numbers of Python's,
+    and copies between host and GPU. ``flops`` are floating-point operations of convolutions and matrix products.
+
+    Args:
+        exclude, device: As for :class:`LiveBytes`, whose bytes are counted, too.
+    """
+
+    def __init__(self, exclude: Iterable[Tensor] = (), device: str | None = None) -> None:
+        super().__init__(exclude, device)
+        self.operators = 0
+        self.synchronisations = 0
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        name = func._schema.name
+        if not func.is_view and name not in _NO_KERNEL:
+            self.operators += 1
+        self.synchronisations += name in _WAITS or _indexes_by_mask(name, args) or _crosses(name, args, kwargs, result)
+        count = flop_registry.get(func._overloadpacket)
+        if count is not None:
+            self.flops += count(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def _indexes_by_mask(name: str, args: tuple) -> bool:
+    if name not in ('aten::index', 'aten::index_put', 'aten::index_put_', 'aten::_index_put_impl_'):
+        return False
+    return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+
+
+def _crosses(name: str, args: tuple, kwargs: dict | None, result: Any) -> bool:
+    """A copy between host and GPU that the host waits for."""
+    if name not in ('aten::_to_copy', 'aten::copy_') or (kwargs or {}).get('non_blocking'):
+        return False
+    kinds = {leaf.device.type for leaf in tree_leaves((args, result)) if isinstance(leaf, Tensor)}
+    return len(kinds) > 1
