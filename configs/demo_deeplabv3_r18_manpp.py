@@ -6,6 +6,7 @@ model['backbone'] |= dict(
     cuts=[(1, 1)],
     auxiliary=dict(
         projection=None,
+        loss_resolution='label',  # images are small
         head=dict(type='FCNHead', num_classes=6, channels=64, num_convs=1, concat_input=False, loss_decode=_base_.loss),
     ),
 )

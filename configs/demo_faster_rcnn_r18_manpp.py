@@ -8,7 +8,7 @@ model['backbone'] |= dict(
     cuts=[(0, 1)],
     auxiliary=dict(
         projection=dict(out_channels=64),
-        head=dict(type='FCOSHead', num_classes=5, feat_channels=64, stacked_convs=1, center_sampling=True),
+        head=dict(type='PaddedFCOSHead', num_classes=5, feat_channels=64, stacked_convs=1, center_sampling=True),
     ),
 )
 custom_hooks = _base_.manpp_hooks

@@ -21,6 +21,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 
+from .hooks.changed_keys import config_of
 from .models.plain import is_local
 from .profiling.plan import apply_cuts, plan_config, predicted_peak
 
@@ -220,8 +221,8 @@ def plan_cuts(config: Config, checkpoint: str | None = None) -> None:
     if checkpoint is None:
         plan_config(config)
         return
-    meta = read_checkpoint(checkpoint).get('meta', {})
-    found = Config.fromstring(meta['cfg'], '.py').get('manpp_plan') if 'cfg' in meta else None
+    trained = config_of(read_checkpoint(checkpoint))
+    found = None if trained is None else trained.get('manpp_plan')
     if found is None:
         raise ValueError(
             f"{checkpoint} was not trained with model.backbone.local_blocks='auto': write the cuts of its own config "

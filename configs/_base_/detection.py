@@ -9,18 +9,20 @@
 
 _base_ = './local_learning.py'
 
-# Cuts before the last unit of layer2 and of layer3 of a ResNet-50, local losses at strides 8 and 16: within 2 % of the
-# lowest peak that tools/plan_cuts.py finds for two cuts. On a small detector a cut there was better than one behind the
-# unit, within noise (docs/results.md). Measured with tools/benchmark.py: docs/performance.md.
+# What tools/plan_cuts.py finds for two cuts of a ResNet-50: before the last unit of layer2, after the first of layer4.
+# Measured with tools/benchmark.py: docs/performance.md; the accuracy of such cuts: docs/results.md.
 manpp_backbone = dict(
     type='LocalResNet',
-    cuts=[(1, 2), (2, 4)],
+    cuts=[(1, 2), (3, 0)],
     local_blocks=None,
     auxiliary=dict(
+        # Auxiliary networks at stride 16 or coarser cost next to nothing.
+        stride=16,
         projection=dict(out_channels=128),
-        # Centre sampling gives a small object about as many positives as a large one, which on one level has a hundred
-        # times as many without (docs/results.md). In one short run each on COCO images GIoU learned no boxes (hardly a
-        # gradient while boxes are small), and `norm_on_bbox` none in block 0 (its ReLU died).
-        head=dict(type='FCOSHead', num_classes=80, feat_channels=128, stacked_convs=1, center_sampling=True),
+        # FCOSHead with a loss that does not wait for the GPU. Centre sampling gives a small object about as many
+        # positives as a large one, which on one level has a hundred times as many without (docs/results.md). In one
+        # short run each on COCO images GIoU learned no boxes (hardly a gradient while boxes are small), and
+        # `norm_on_bbox` none in block 0 (its ReLU died).
+        head=dict(type='PaddedFCOSHead', num_classes=80, feat_channels=128, stacked_convs=1, center_sampling=True),
     ),
 )

@@ -19,6 +19,9 @@ manpp_backbone = dict(
     cuts=[(1, 2), (2, 4)],
     local_blocks=None,
     auxiliary=dict(
+        # Auxiliary networks at stride 16 cost next to nothing; their losses stay at that resolution.
+        stride=16,
+        loss_resolution='feature',
         # Reducing the channels first makes the head several times lighter than a 3x3 convolution on all of the unit's.
         projection=dict(out_channels=128),
         head=dict(type='FCNHead', num_classes=19, channels=128, num_convs=1, concat_input=False),

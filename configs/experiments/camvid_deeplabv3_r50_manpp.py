@@ -25,6 +25,8 @@ model['backbone'] |= dict(
     strides=(1, 2, 2, 1),
     dilations=(1, 1, 1, 2),
     cuts=[(2, 0)],
+    # As docs/results.md has it: images this small leave little to pool.
+    auxiliary=_base_.manpp_backbone.auxiliary | dict(stride=None, loss_resolution='label'),
     norm_cfg=norm_cfg,
     norm_eval=True,
     init_cfg=dict(type='Pretrained', checkpoint='{{$R50_WEIGHTS:torchvision://resnet50}}'),

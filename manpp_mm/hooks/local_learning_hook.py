@@ -13,6 +13,7 @@ from torch import nn
 
 from ..models.local_backbone import LocalBackbone, find_local_backbone, unwrapped
 from ..models.summary import block_table
+from .changed_keys import changed_keys, config_of
 from .momentum_hook import MomentumHook
 from .trunk_optimizer import loss_scale, trunk_optim_wrapper
 from .unsupported import refuse_unsupported
@@ -53,6 +54,16 @@ class LocalLearningHook(Hook):
         """
         detach(unwrapped(runner.model))
         refuse_unsupported(runner)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Name what the checkpoint was trained with otherwise, before its auxiliary networks are loaded."""
+        trained = config_of(checkpoint)
+        changed = changed_keys(trained, runner.cfg) if trained is not None else []
+        if changed and any('backbone.auxiliary.' in name for name in checkpoint.get('state_dict', ())):
+            runner.logger.warning(
+                'The auxiliary networks in the checkpoint were trained with another config: '
+                f'{", ".join(changed)}. Set these keys back to go on as before.'
+            )
 
     def before_train(self, runner: Runner) -> None:
         """Prepare the model and register the forward hooks.

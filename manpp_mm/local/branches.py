@@ -90,17 +90,18 @@ class _Mixture(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, b: Tensor, m: Tensor, s: 'Tensor | float') -> Tensor:
-        ctx.fixed = None if isinstance(s, Tensor) else s
-        ctx.save_for_backward(b, m, s if ctx.fixed is None else None)
-        return (b * s).add_(m * (2 - s))
+        rest = 2 - s
+        ctx.fixed = None if isinstance(s, Tensor) else (s, rest)
+        ctx.save_for_backward(b, m, *((s, rest) if ctx.fixed is None else ()))
+        return (b * s).add_(m * rest)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple:
-        b, m, s = ctx.saved_tensors
-        to_b = gradient * (ctx.fixed if s is None else s)
-        to_m = gradient.add(gradient).sub_(to_b)
-        return to_b, to_m, None if s is None else (b - m).mul_(gradient).sum(dtype=s.dtype)
+        b, m, *scales = ctx.saved_tensors
+        s, rest = ctx.fixed or scales
+        to_s = None if ctx.fixed else (b - m).mul_(gradient).sum(dtype=s.dtype)
+        return gradient * s, gradient * rest, to_s
 
 
 class _LeanBatchNorm(TorchFunctionMode):

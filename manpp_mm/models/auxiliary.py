@@ -31,10 +31,10 @@ class AuxiliaryNetwork(BaseModule):
             them, each with a ``weight`` of its own (1 where it has none). Channels, strides and anchors follow from the
             cut; give the rest (``num_classes``).
         branches, scaling: See :class:`manpp_mm.local.Branches`.
-        stride: None, or the stride in pixels to which the block's output is average-pooled before branches, projection
-            and head, which all run there: an auxiliary network's cost falls with the square. A multiple of the block's
-            stride; a block at that stride or a coarser one is left as it is. (A choice of this project's: the units
-            that the authors' branches copy stride by themselves where a stage begins.)
+        stride: None, or the stride in pixels at which projection and head run: the block's output is average-pooled
+            before the branches, by as much as their own stride leaves to do. The cost falls with the square. A block
+            whose head would run there or coarser anyway is left as it is. (A choice of this project's: the authors
+            pool nothing.)
         projection: None, or arguments of mmcv's ``ConvModule`` between branches and head: ``out_channels``, and, for a
             lighter head, ``stride``. A 1x1 convolution without norm and activation unless they are given.
         neck: None, or the config of a registered neck on one level instead of the projection: ``FPN`` with
@@ -73,9 +73,9 @@ class AuxiliaryNetwork(BaseModule):
             self.branches = Branches(unit, branches, scaling)
         except ValueError as error:
             raise ValueError(f'auxiliary.{error}') from None
-        self.pooling = _pooling(stride, block_geometry[1])
-        """Pixels of the block's output, each way, that become one."""
         in_channels, head_stride = unit_geometry if branches else block_geometry
+        self.pooling = _pooling(stride, head_stride)
+        """Pixels of the block's output, each way, that become one."""
         head_stride *= self.pooling
         strides = [head_stride]
         self.projection = nn.Identity()
@@ -201,20 +201,20 @@ class AuxiliaryNetwork(BaseModule):
                 module.train(mode)
 
 
-def _pooling(stride: int | None, block_stride: int) -> int:
-    """How many pixels of a block's output are pooled each way, to reach a stride."""
+def _pooling(stride: int | None, own: int) -> int:
+    """By how much to pool, each way, so that a head at a stride of its own runs at another."""
     if stride is None:
         return 1
     if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
         raise ValueError(f'auxiliary.stride={stride!r} must be a positive number of pixels, 16 say, or None')
-    if stride <= block_stride:
+    if stride <= own:
         return 1
-    if stride % block_stride:
+    if stride % own:
         raise ValueError(
-            f"auxiliary.stride={stride} must be a multiple of the block's stride, {block_stride}: "
-            f'{block_stride * (stride // block_stride)} or {block_stride * (stride // block_stride + 1)}'
+            f'auxiliary.stride={stride} must be a multiple of the stride at which the head would run without it, '
+            f'{own} pixels: {stride // own * own} or {(stride // own + 1) * own}'
         )
-    return stride // block_stride
+    return stride // own
 
 
 def _weighted(name: str, value: Any, weight: float) -> Any:

@@ -132,8 +132,12 @@ class LocalBackbone:
         if len(configs) != len(self.cuts):
             raise ValueError(f'auxiliary holds {len(configs)} entries for {len(self.cuts)} cuts {self.cuts}')
         networks = []
-        blocks = [self.stage_geometry(units[-1][0]) for units in self.block_units[: len(configs)]]
-        _check_strides(config, [stride for _, stride in blocks])
+        blocks = [self.stage_geometry(units[-1][0]) for units in self.block_units]
+        nexts = [self.stage_geometry(units[0][0]) for units in self.block_units[1:]]
+        own = [
+            (n if entry.get('branches', True) else b)[1] for entry, b, n in zip(configs, blocks, nexts, strict=False)
+        ]
+        _check_strides(config, own)
         for block, entry in enumerate(configs):
             stage, unit = self.block_units[block + 1][0]
             refuse_unknown(entry, self.auxiliary_type, 'model.backbone.auxiliary', _DERIVED)
@@ -141,7 +145,7 @@ class LocalBackbone:
                 self.auxiliary_type(
                     self.stages()[stage][unit],
                     block_geometry=blocks[block],
-                    unit_geometry=self.stage_geometry(stage),
+                    unit_geometry=nexts[block],
                     norm_cfg=self.norm_cfg,
                     **entry,
                 )
@@ -153,6 +157,7 @@ class LocalBackbone:
         super().train(mode)
         for network in self.auxiliary:
             network.train_heads(mode)
+        self._parameters_of_block: dict[int, list[nn.Parameter]] = {}  # looked up anew once an epoch, not every step
         return self
 
     # Weights.
@@ -319,6 +324,7 @@ class LocalBackbone:
                 self._block_parameters(block),
                 self._scale,
             )
+            _forget_casts(x)
             *outs, x = step.outputs
             features += outs
             self._losses.update({f'block{block}.{name}': value for name, value in step.losses.items()})
@@ -336,6 +342,7 @@ class LocalBackbone:
             runs[0] = partial(self._run_units, units[self._idle_units :])
         for block, run in enumerate(runs[:-1]):
             *outs, x = checkpointed(run, x, modules=self.block_modules(block))
+            _forget_casts(x)
             features += outs
         *outs, _ = runs[-1](x)
         return (*features, *outs)
@@ -372,8 +379,10 @@ class LocalBackbone:
         return [*self.stem_modules(), *modules] if block == 0 else modules
 
     def _block_parameters(self, block: int) -> list[nn.Parameter]:
-        modules = [*self.block_modules(block), self.auxiliary[block]]
-        return [p for module in modules for p in module.parameters()]
+        if block not in self._parameters_of_block:
+            modules = [*self.block_modules(block), self.auxiliary[block]]
+            self._parameters_of_block[block] = [p for module in modules for p in module.parameters()]
+        return self._parameters_of_block[block]
 
 
 class LocalResNetMixin(LocalBackbone):
@@ -420,15 +429,21 @@ def find_local_backbone(model: nn.Module) -> LocalBackbone:
     return found['backbone']
 
 
+def _forget_casts(x: Tensor) -> None:
+    """Let go of the half-precision copies of a block's weights, which autocast keeps to the end of the forward."""
+    if torch.is_autocast_enabled(x.device.type):
+        torch.clear_autocast_cache()
+
+
 def _check_strides(config: 'Mapping | Sequence[Mapping]', strides: Sequence[int]) -> None:
-    """A stride of ``auxiliary`` that is finer than its blocks' would do nothing."""
+    """A stride of ``auxiliary`` that is finer than its heads' own would do nothing."""
     for block, entry in [(None, config)] if isinstance(config, Mapping) else enumerate(config):
         wanted, finest = entry.get('stride'), min(strides) if block is None else strides[block]
-        if isinstance(wanted, int) and wanted < finest:
-            which = "every block's" if block is None else f"block {block}'s"
+        if isinstance(wanted, int) and 0 < wanted < finest:
+            which = 'every block' if block is None else f'block {block}'
             raise ValueError(
-                f'auxiliary.stride={wanted} is finer than {which} ({finest} pixels) and would pool nothing: set it to '
-                f'{finest} or coarser, or to None'
+                f'auxiliary.stride={wanted} is finer than the {finest} pixels at which the head of {which} runs '
+                f'anyway, and would pool nothing: set it to {finest} or coarser, or to None'
             )
 
 

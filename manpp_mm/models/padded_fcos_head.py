@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-_EPS = torch.finfo(torch.float32).eps
-"""What mmdet's losses add to the number that they divide by."""
+_PADDED = 'padded boxes and labels'
 
 
 @dataclass
@@ -73,6 +72,7 @@ class PaddedFCOSHead(FCOSHead):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._kept_points: dict[tuple, Tensor] = {}
         focal, box, centerness = self.loss_cls, self.loss_bbox, self.loss_centerness
         if type(focal) is not FocalLoss or focal.activated:
             self._refuse('loss_cls', focal, "a 'FocalLoss' of logits")
@@ -130,12 +130,15 @@ class PaddedFCOSHead(FCOSHead):
         # Float32 under mixed precision; upstream's forward hands out no finer distances.
         dtype = torch.promote_types(cls_scores[0].dtype, bbox_preds[0].dtype)
         shared = {} if shared is None else shared
+        if _PADDED not in shared:
+            shared[_PADDED] = _padded(batch_gt_instances)
         key = (
             PaddedFCOSHead, sizes, dtype, tuple(self.prior_generator.strides), tuple(self.regress_ranges),
-            self.num_classes, self.center_sampling and self.center_sample_radius, self.norm_on_bbox, self.loss_cls.alpha,
+            self.num_classes, self.center_sampling and self.center_sample_radius, self.norm_on_bbox,
+            self.loss_cls.alpha,
         )  # fmt: skip
         if key not in shared:
-            shared[key] = self.point_targets(sizes, batch_gt_instances, dtype, bbox_preds[0].device)
+            shared[key] = self.point_targets(sizes, *shared[_PADDED], dtype)
         targets = shared[key]
         return dict(
             loss_cls=self._class_loss(_flat(cls_scores).to(dtype), targets),
@@ -145,23 +148,19 @@ class PaddedFCOSHead(FCOSHead):
 
     @torch.no_grad()
     def point_targets(
-        self, sizes: Sequence[tuple[int, int]], instances: list[InstanceData], dtype: torch.dtype, device: torch.device
+        self, sizes: Sequence[tuple[int, int]], boxes: Tensor, labels: Tensor, dtype: torch.dtype
     ) -> PointTargets:
         """Assign each point the smallest box that it lies in (and near whose centre), if its level is the box's.
 
         Args:
             sizes: Height and width of each level.
-            instances: Boxes (g, 4) as x1, y1, x2, y2 in pixels, and labels (g), of each image.
+            boxes: (N, G, 4) as x1, y1, x2, y2 in pixels, padded with zeros; G is at least 1.
+            labels: (N, G).
             dtype: Floating-point type of the targets.
-            device: Where to compute them.
         """
-        priors = self.prior_generator.grid_priors(sizes, dtype=dtype, device=device)
-        counts = [len(level) for level in priors]
-        points = (torch.cat(priors) if len(priors) > 1 else priors[0]).T[:, None]  # (2, 1, P)
-        boxes = pad_sequence([one.bboxes for one in instances], batch_first=True).to(dtype)
-        labels = pad_sequence([one.labels for one in instances], batch_first=True)
-        if not boxes.shape[1]:
-            boxes, labels = boxes.new_zeros(len(instances), 1, 4), labels.new_zeros(len(instances), 1)
+        device, boxes = boxes.device, boxes.to(dtype)
+        counts = [height * width for height, width in sizes]
+        points = self._points(sizes, dtype, device)
         corners = boxes.mT.unsqueeze(-1)  # (N, 4, G, 1)
         low, high = corners[:, :2], corners[:, 2:]
         near, far = points - low, high - points  # (N, 2, G, P)
@@ -191,17 +190,26 @@ class PaddedFCOSHead(FCOSHead):
             distances = distances / _by_level(self.strides, counts, dtype, device)
         foreground = (area < INF).to(dtype)
         number, weight = reduce_mean(torch.stack([foreground.sum(), centerness.sum()])).unbind()
-        number, weight = number.clamp(min=1) + _EPS, weight.clamp(min=1e-6) + _EPS
-        alpha = self.loss_cls.alpha
+        number, weight = number.clamp(min=1), weight.clamp(min=1e-6)
+        sign = torch.rsub(positive.to(torch.int8), 1, alpha=2)
+        class_weights = torch.rsub(sign.to(dtype), 0.5, alpha=self.loss_cls.alpha - 0.5)  # alpha, or 1 - alpha
         return PointTargets(
-            sign=1 - 2 * positive.to(torch.int8),
-            class_weights=(positive.to(dtype) * (2 * alpha - 1) + (1 - alpha)) / number,
+            sign=sign,
+            class_weights=class_weights.div_(number),
             distances=distances,
             areas=_areas(distances),
             box_weights=centerness / weight,
             centerness=centerness,
             centerness_weights=foreground / number,
         )
+
+    def _points(self, sizes: Sequence[tuple[int, int]], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """The points of all levels, (2, 1, P); kept until images of another size come."""
+        key = (tuple(sizes), dtype, device)
+        if key not in self._kept_points:
+            levels = self.prior_generator.grid_priors(sizes, dtype=dtype, device=device)
+            self._kept_points = {key: torch.cat(levels).T.contiguous()[:, None]}
+        return self._kept_points[key]
 
     def _class_loss(self, logits: Tensor, targets: PointTargets) -> Tensor:
         # With z = logits * sign both halves of the focal loss read weight * sigmoid(z)^gamma * softplus(z).
@@ -212,12 +220,12 @@ class PaddedFCOSHead(FCOSHead):
     def _box_loss(self, distances: Tensor, targets: PointTargets) -> Tensor:
         box = self.loss_bbox
         # No union is smaller than the target's area, so that upstream's bound of 1e-6 changes nothing.
-        both = torch.stack([distances, distances.clamp(max=targets.distances)])
+        both = torch.stack([distances, torch.minimum(distances, targets.distances)])
         areas, overlaps = _areas(both).unbind()
         unions = areas + targets.areas - overlaps
         ious = overlaps / unions
         if type(box) is GIoULoss:
-            enclosing = _areas(distances.clamp(min=targets.distances))
+            enclosing = _areas(torch.maximum(distances, targets.distances))
             return _weighted_sum(2 - ious - unions / enclosing, targets.box_weights, box.loss_weight)
         ious = ious.clamp(min=box.eps)
         if box.mode == 'log':
@@ -231,6 +239,15 @@ class PaddedFCOSHead(FCOSHead):
             logits, targets.centerness, targets.centerness_weights, reduction='sum'
         )
         return _scaled(loss, self.loss_centerness.loss_weight)
+
+
+def _padded(instances: Sequence[InstanceData]) -> tuple[Tensor, Tensor]:
+    """Boxes (N, G, 4) and labels (N, G) of a batch, padded with zeros; G is at least 1."""
+    boxes = pad_sequence([one.bboxes for one in instances], batch_first=True)
+    labels = pad_sequence([one.labels for one in instances], batch_first=True)
+    if not boxes.shape[1]:
+        boxes, labels = boxes.new_zeros(len(instances), 1, 4), labels.new_zeros(len(instances), 1)
+    return boxes, labels
 
 
 def _flat(levels: Sequence[Tensor]) -> Tensor:

@@ -23,8 +23,8 @@ class SegmentationAuxiliary(AuxiliaryNetwork):
 
     Args:
         loss_resolution: ``'feature'``: the head's loss at the resolution of its own input, on a label map whose pixels
-            are those at the cells' centres, and without ``acc_seg``. ``'majority'``: likewise, on the most frequent
-            label of each cell. ``'label'``: the head's loss as it is, on logits resized to the label map.
+            are those at the cells' centres, and without ``acc_seg``. ``'label'``: the head's loss as it is, on logits
+            resized to the label map.
         args, kwargs: :class:`AuxiliaryNetwork`'s.
 
     Raises:
@@ -34,8 +34,8 @@ class SegmentationAuxiliary(AuxiliaryNetwork):
     registry = MODELS
 
     def __init__(self, *args: Any, loss_resolution: str = 'feature', **kwargs: Any) -> None:
-        if loss_resolution not in ('label', 'feature', 'majority'):
-            raise ValueError(f"auxiliary.loss_resolution={loss_resolution!r} must be 'feature', 'majority' or 'label'")
+        if loss_resolution not in ('label', 'feature'):
+            raise ValueError(f"auxiliary.loss_resolution={loss_resolution!r} must be 'label' or 'feature'")
         super().__init__(*args, **kwargs)
         self.loss_resolution = loss_resolution
 
@@ -56,32 +56,19 @@ class SegmentationAuxiliary(AuxiliaryNetwork):
         if self.loss_resolution == 'label':
             return head.loss(list(levels), targets, {})
         size = tuple(levels[0].shape[-2:])
-        key = (SegmentationAuxiliary, self.loss_resolution, size)
+        key = (SegmentationAuxiliary, size)
         if key not in shared:
-            labels = torch.stack([sample.gt_sem_seg.data for sample in targets])  # (N, 1, H, W)
-            reduced = _majority if self.loss_resolution == 'majority' else _at_centres
-            shared[key] = reduced(labels, size)
+            shared[key] = _labels_at_centres(targets, size)
         labels = shared[key]
         if _loses_as_decode_head(head):
             return _losses(head, head(list(levels)), labels)
         return head.loss(list(levels), [_relabelled(*pair) for pair in zip(targets, labels, strict=True)], {})
 
 
-def _at_centres(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, 1, h, w) of label maps (N, 1, H, W): what lies at the centre of each cell."""
+def _labels_at_centres(samples: Sequence[SegDataSample], size: tuple[int, int]) -> Tensor:
+    """(N, 1, h, w) of label maps (1, H, W): what lies at the centre of each of h x w cells."""
+    labels = torch.stack([sample.gt_sem_seg.data for sample in samples])
     return resize(labels.float(), size=size, mode='nearest-exact').to(labels.dtype)
-
-
-def _majority(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """(N, 1, h, w) of label maps (N, 1, H, W): the most frequent label of each cell."""
-    (height, width), (h, w), classes = labels.shape[-2:], size, 256
-    rows = torch.arange(height, device=labels.device) * h // height
-    columns = torch.arange(width, device=labels.device) * w // width
-    cells = (rows[:, None] * w + columns) * classes
-    index = (cells + labels).flatten(1)
-    counts = torch.zeros(len(labels), h * w * classes, dtype=torch.int32, device=labels.device)
-    counts.scatter_add_(1, index, torch.ones_like(index, dtype=torch.int32))
-    return counts.view(-1, 1, h, w, classes).argmax(-1)
 
 
 def _loses_as_decode_head(head: nn.Module) -> bool:

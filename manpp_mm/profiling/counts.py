@@ -12,7 +12,7 @@ from .live_bytes import LiveBytes
 
 _NO_KERNEL = {
     'aten::_unsafe_view', 'aten::_reshape_alias', 'aten::lift_fresh', 'aten::empty', 'aten::empty_like',
-    'aten::empty_strided', 'aten::new_empty', 'aten::new_empty_strided', 'aten::set_',
+    'aten::empty_strided', 'aten::new_empty', 'aten::new_empty_strided', 'aten::set_', 'aten::promote_types',
 }  # fmt: skip
 """Operators beside views that launch nothing on a GPU."""
 

@@ -101,7 +101,40 @@ def test_geometry_follows_from_the_cut():
     assert head.prior_generator.strides == [(16, 16)]
 
 
-@pytest.mark.parametrize('name', ['FCOSHead', 'RetinaHead', 'ATSSHead', 'GFLHead'])
+@pytest.mark.parametrize(
+    ('cuts', 'auxiliary', 'pooling', 'strides'),
+    [
+        ([(0, 0), (0, 2), (1, 1), (2, 1), (3, 0)], dict(stride=16), [4, 2, 2, 1, 1], [16, 16, 16, 16, 32]),
+        ([(0, 2), (1, 1)], dict(stride=16, branches=[]), [4, 2], [16, 16]),
+        ([(0, 0), (1, 1)], dict(stride=16, projection=dict(out_channels=8, stride=2)), [4, 2], [32, 32]),
+        ([(1, 1)], dict(stride=None), [1], [8]),
+    ],
+)
+def test_heads_run_at_the_stride_that_is_set_or_a_coarser_one_of_their_own(cuts, auxiliary, pooling, strides):
+    backbone = LocalResNet(depth=50, cuts=cuts, auxiliary=dict(head=FCOS) | auxiliary)
+    assert [network.pooling for network in backbone.auxiliary] == pooling
+    assert [network.heads[0].strides for network in backbone.auxiliary] == [[stride] for stride in strides]
+    size = [network.pooling * 4 for network in backbone.auxiliary]
+    for network, side, block in zip(backbone.auxiliary, size, backbone.block_units, strict=False):
+        channels, own = backbone.stage_geometry(block[-1][0])
+        y = network.projection(network.branches(network._pooled(torch.rand(1, channels, side, side))))
+        assert y.shape[-1] * network.heads[0].strides[0] == side * own
+
+
+@pytest.mark.parametrize('stride', [None, 8, 32])
+def test_gradients_at_other_strides_equal_the_naive_sum(stride):
+    options = dict(cuts=[(0, 1), (1, 0)], auxiliary=dict(AUXILIARY, stride=stride))
+    model = build(detector_config(**options)).double()
+    check_parity(model, detection_batch(model, size=128))
+
+
+def test_an_image_smaller_than_what_is_pooled():
+    model = build(detector_config(auxiliary=dict(AUXILIARY, stride=256)))
+    with pytest.raises(RuntimeError, match=r'auxiliary.stride pools 16 x 16 pixels .* is 8 x 8 here'):
+        model(**detection_batch(model), mode='loss')
+
+
+@pytest.mark.parametrize('name', ['PaddedFCOSHead', 'FCOSHead', 'RetinaHead', 'ATSSHead', 'GFLHead'])
 @pytest.mark.parametrize('items', [[3, 3], [1, 0], [0, 0]])
 def test_heads_train_with_derived_defaults(name, items):
     head = dict(type=name, num_classes=3, feat_channels=32, stacked_convs=1)
@@ -179,6 +212,23 @@ class TestBadInput:
             (dict(local_blocks=2, auxiliary=dict(head=dict(type='TOODHead', num_classes=3))), 'needs a train_cfg'),
             (dict(local_blocks=2, auxiliary=dict(head=FCOS, projection=dict())), 'projection needs out_channels'),
             (dict(local_blocks=2, auxiliary=dict()), 'auxiliary needs head'),
+            (
+                dict(cuts=[(1, 0)], auxiliary=dict(AUXILIARY, stride=8.0)),
+                r'auxiliary.stride=8.0 must be a positive number of pixels',
+            ),
+            (dict(cuts=[(1, 0)], auxiliary=dict(AUXILIARY, stride=0)), r'auxiliary.stride=0 must be a positive'),
+            (
+                dict(cuts=[(0, 0), (1, 0)], auxiliary=dict(AUXILIARY, stride=12)),
+                r'auxiliary.stride=12 must be a multiple of .* 8 pixels: 8 or 16',
+            ),
+            (
+                dict(cuts=[(1, 0), (2, 0)], auxiliary=dict(AUXILIARY, stride=4)),
+                r'auxiliary.stride=4 is finer than the 8 pixels at which the head of every block runs',
+            ),
+            (
+                dict(cuts=[(1, 0), (2, 0)], auxiliary=[AUXILIARY, dict(AUXILIARY, stride=8)]),
+                r'auxiliary.stride=8 is finer than the 16 pixels at which the head of block 1 runs',
+            ),
             (
                 dict(local_blocks=2, auxiliary=dict(head=FCOS, projection=dict(out_channels=8, stride=(2, 2)))),
                 'must be one integer',

@@ -54,13 +54,14 @@ def test_several_heads_with_weights(task):
         assert {'block0.head0.loss_centerness', 'block1.head1.loss_bbox'} <= names
     else:
         heads = [FCN, dict(FCN, weight=0.5, channels=4)]
-        model = build(segmentor_config(auxiliary=dict(head=heads))).double()
+        model = build(segmentor_config(auxiliary=dict(head=heads, loss_resolution='label'))).double()
         names = check_parity(model, segmentation_batch(model))
         assert {'block0.head0.loss_ce', 'block2.head1.loss_ce', 'block2.head1.acc_seg'} <= names
 
 
 def test_weights_scale_the_logged_losses_and_nothing_else():
-    model = build(segmentor_config(auxiliary=dict(head=[FCN, dict(FCN)])), hooked=False).double()
+    auxiliary = dict(head=[FCN, dict(FCN)], loss_resolution='label')
+    model = build(segmentor_config(auxiliary=auxiliary), hooked=False).double()
     data = segmentation_batch(model)
     model.decode_head.dropout = None
     for network in model.backbone.auxiliary:

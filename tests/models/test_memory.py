@@ -1,5 +1,6 @@
 import torch
 from helpers import build, detection_batch, detector_config
+from torch.utils._pytree import tree_leaves
 
 from manpp_mm.profiling import LiveBytes
 
@@ -10,8 +11,10 @@ def test_no_tensor_of_a_blocks_graph_is_alive_when_the_next_block_starts():
     run_block, entries = backbone._run_block, []
 
     def watched(block, x):
-        gradients = [g for kept in backbone._gradients for g in kept.gradients]
-        entries.append((live.current, x, gradients))
+        kept = [g for kept in backbone._gradients for g in kept.gradients]
+        kept += tree_leaves([v if isinstance(v, tuple) else vars(v) for v in backbone._shared.values()])
+        kept += [points for network in backbone.auxiliary for points in network.heads[0]._kept_points.values()]
+        entries.append((live.current, x, kept))
         outs = run_block(block, x)
         features[block] = [out.detach() for out in outs]
         return outs
@@ -22,8 +25,9 @@ def test_no_tensor_of_a_blocks_graph_is_alive_when_the_next_block_starts():
     with LiveBytes(exclude=kept) as live:
         model(**data, mode='loss')
     assert len(entries) == 3
-    for block, (current, _, gradients) in enumerate(entries):
-        held = [f for earlier in range(block) for f in features[earlier]] + gradients
+    for block, (current, _, shared) in enumerate(entries):
+        # Features for the neck, gradients to deliver, targets and points that the auxiliary networks share.
+        held = [f for earlier in range(block) for f in features[earlier]] + shared
         allowed = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
         logged = 64 * 3 * block  # scalars in the log
         assert 0 <= current - sum(allowed.values()) <= logged, block

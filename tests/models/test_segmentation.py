@@ -14,7 +14,21 @@ DILATED = dict(dilations=(1, 1, 2, 4), strides=(1, 2, 1, 1))
 def test_gradients_equal_the_naive_sum(backbone):
     model = build(segmentor_config(**backbone)).double()
     data = segmentation_batch(model)
+    assert check_parity(model, data) == {f'block{j}.loss_ce' for j in range(3)}
+
+
+def test_a_loss_at_the_label_maps_resolution_is_the_heads_own():
+    model = build(segmentor_config(auxiliary=dict(head=HEAD, loss_resolution='label'))).double()
+    data = segmentation_batch(model)
     assert check_parity(model, data) == {f'block{j}.{name}' for j in range(3) for name in ('loss_ce', 'acc_seg')}
+
+
+@pytest.mark.parametrize('stride', [None, 16, 32])
+def test_gradients_at_other_strides_equal_the_naive_sum(stride):
+    model = build(segmentor_config(auxiliary=dict(head=HEAD, stride=stride))).double()
+    check_parity(model, segmentation_batch(model))
+    pooled = {None: [1, 1, 1], 16: [2, 2, 2], 32: [4, 4, 4]}[stride]
+    assert [network.pooling for network in model.backbone.auxiliary] == pooled
 
 
 @pytest.mark.parametrize('depth', [18, 34, 50, 101, 152])
@@ -89,8 +103,9 @@ def test_loss_at_feature_resolution():
     x = torch.rand(2, 32, 8, 8)
     network.eval()
     logits = network.heads[0].forward([network.projection(network.branches(x))])
-    expected = torch.nn.functional.cross_entropy(logits, labels[:, 0, ::8, ::8])
+    expected = torch.nn.functional.cross_entropy(logits, labels[:, 0, 4::8, 4::8])  # at the cells' centres
     torch.testing.assert_close(network(x, data['data_samples'])['loss_ce'], expected)
+    assert set(found) == {'loss_ce'}
     assert torch.isfinite(found['loss_ce'])
     assert labels.shape[-1] == 64  # the model's own head still sees the full label map
     loss, _ = model.parse_losses(model(**data, mode='loss'))

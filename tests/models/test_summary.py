@@ -18,7 +18,7 @@ def test_blocks_units_and_parameters():
         '(0, 0) to (1, 1)', '(2, 0)', '(2, 1) to (3, 1)'
     ]  # fmt: skip
     auxiliary = [sum(p.numel() for p in network.parameters()) for network in backbone.auxiliary]
-    assert lines[2].endswith(f'  FCOSHead, {auxiliary[0] / 1e6:.2f} M')
+    assert lines[2].endswith(f'  PaddedFCOSHead, {auxiliary[0] / 1e6:.2f} M')
     assert lines[4].endswith("  none: the model's neck and heads")
     trunk = sum(p.numel() for name, p in backbone.named_parameters() if not name.startswith('auxiliary.'))
     assert lines[-1] == f'trunk {trunk / 1e6:.2f} M parameters, auxiliary networks {sum(auxiliary) / 1e6:.2f} M'
