@@ -58,7 +58,7 @@ def main() -> None:
     passed = args.skip_tests or tests(args.out / 'gpu_tests.json', where)
     MMLogger.get_instance('mmengine', log_level='WARNING')
     missing = []
-    for batch, precision, name in product(BATCHES, PRECISIONS, CONFIGS):
+    for precision, batch, name in product(PRECISIONS, BATCHES, CONFIGS):
         size = CONFIGS[name]
         path = args.out / f'{name}-{batch}x{size[0]}x{size[1]}-{precision}.json'
         if kept(path, where):
