@@ -29,15 +29,26 @@ def commands(text: str) -> list[list[str]]:
 
 
 def benchmark_table(path: Path) -> str:
-    """What ``tools/benchmark.py --json`` wrote on a GPU, as a Markdown table."""
-    modes = json.loads(path.read_text())['modes']
+    """What ``tools/benchmark.py --json`` or ``tools/gpu_check.py`` wrote on a GPU, as a Markdown table.
+
+    *Work* and *operators* are beside the first mode's; files from before these were counted lack the columns.
+    """
+    found = json.loads(path.read_text())
+    modes = found['modes'] if 'modes' in found else found['sweep'][0]['modes']
     first = next(iter(modes.values()))
-    lines = ['| mode | peak | ratio | allocated | ms | ratio | spread |', '|---|---|---|---|---|---|---|']
-    for mode, found in modes.items():
-        peak, allocated = found['peak_bytes'], found['allocated_bytes']
-        seconds, spread = found['step_seconds'], found['step_seconds_spread']
-        lines.append(
-            f'| `{mode}` | {peak / 1e6:.0f} MB | {peak / first["peak_bytes"]:.3f} | {allocated / 1e6:.0f} MB | '
-            f'{seconds * 1e3:.0f} | {seconds / first["step_seconds"]:.2f} | {spread * 1e3:.0f} |'
-        )
+    counted = 'operators' in first
+    head = ['mode', 'peak', 'ratio', 'allocated', *(['work', 'operators'] if counted else []), 'ms', 'ratio', 'spread']
+    head += ['device ms', 'ratio'] if counted else []
+    lines = [f'| {" | ".join(head)} |', '|---' * len(head) + '|']
+    for mode, one in modes.items():
+        cells = [f'`{mode}`', f'{one["peak_bytes"] / 1e6:.0f} MB', f'{one["peak_bytes"] / first["peak_bytes"]:.3f}']
+        cells.append(f'{one["allocated_bytes"] / 1e6:.0f} MB')
+        if counted:
+            cells += [f'{one["flops"] / first["flops"]:.3f}', f'{one["operators"] / first["operators"]:.2f}']
+        cells += [f'{one["step_seconds"] * 1e3:.0f}', f'{one["step_seconds"] / first["step_seconds"]:.2f}']
+        cells.append(f'{one["step_seconds_spread"] * 1e3:.0f}')
+        if counted:
+            device = one['device_seconds']
+            cells += [f'{device * 1e3:.0f}', f'{device / first["device_seconds"]:.2f}']
+        lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines) + '\n'

@@ -22,6 +22,7 @@ RUN_BY = {
     'tools/test.py': 'tests/end_to_end/test_tools.py::test_train_resume_and_test_a_detector',
     'tools/dist_train.sh': 'tests/end_to_end/test_tools.py::test_two_processes_on_a_cpu',
     'tools/benchmark.py': 'tests/profiling/test_benchmark.py::test_the_tools',
+    'tools/gpu_check.py': 'tests/profiling/test_gpu_check.py::test_it_goes_on_where_it_was',
     'tools/plan_cuts.py': 'tests/profiling/test_benchmark.py::test_the_tools',
     'tools/plot_log.py': 'tests/hooks/test_local_scalars.py::test_they_reach_the_log_file_and_its_plot',
     'tools/make_demo_data.py': 'tests/end_to_end/test_tools.py::test_demo_data_is_deterministic_and_as_promised',
@@ -145,7 +146,9 @@ def test_every_run_that_is_kept_is_in_a_table():
 
 
 def test_tables_from_a_gpu_are_what_the_benchmark_wrote():
-    tables = re.findall(r'<!-- (benchmarks/\w+\.json) -->\n((?:\|.*\n)+)', (ROOT / 'docs/performance.md').read_text())
+    tables = re.findall(
+        r'<!-- (benchmarks/[\w.-]+\.json) -->\n((?:\|.*\n)+)', (ROOT / 'docs/performance.md').read_text()
+    )
     assert {f'benchmarks/{path.name}' for path in (ROOT / 'docs/benchmarks').iterdir()} == {name for name, _ in tables}
     for name, table in tables:
         assert table == benchmark_table(ROOT / 'docs' / name), name

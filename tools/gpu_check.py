@@ -35,8 +35,8 @@ MODES = ('end_to_end', 'end_to_end_checkpointed', 'exact', 'local', 'local_check
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', type=Path, default=ROOT / 'docs/benchmarks', help='folder for the JSON files')
-    parser.add_argument('--minutes', type=float, default=8, help='begin nothing after so long')
-    parser.add_argument('--repeats', type=int, default=10, help='timed steps of each mode')
+    parser.add_argument('--minutes', type=float, default=7, help='begin nothing after so long')
+    parser.add_argument('--repeats', type=int, default=6, help='timed steps of each mode')
     parser.add_argument('--skip-tests', action='store_true', help='measure only')
     parser.add_argument('--commit', help='what is measured; default: what git says')
     args = parser.parse_args()

@@ -9,13 +9,16 @@ from scipy.stats import t as student
 from .grid import final
 
 _REFERENCES = ('end_to_end', 'frozen')
-_TITLES = dict(end_to_end='to end-to-end', frozen='to frozen', front_frozen='to front frozen')
+_TITLES = dict(
+    end_to_end='to end-to-end', frozen='to frozen', front_frozen='to front frozen', present='to present'
+)  # fmt: skip
 
 
 def results_table(results: Sequence[dict]) -> str:
     """A Markdown table: mean, standard deviation, paired differences with 95 % intervals, share of the gap closed.
 
-    The differences are to end-to-end, to frozen and, where ``front_frozen`` is among the variants, to that.
+    The differences are to end-to-end, to frozen and, where they are among the variants, to ``front_frozen`` and to what
+    was labelled ``present``, a setting that another is to replace.
     Metrics of the last validation, in points (per cent). A difference is taken seed by seed over the seeds that both
     have; its interval is Student's. The share of the gap is (variant - frozen) / (end-to-end - frozen) of the means.
 

@@ -49,7 +49,9 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
         for index, inner in enumerate(value):
             yield from _leaves(inner, f'{name}.{index}')
     else:
-        yield (
-            name,
-            [list(v) if isinstance(v, tuple) else v for v in value] if isinstance(value, (list, tuple)) else value,
-        )
+        yield name, _as_lists(value)
+
+
+def _as_lists(value: Any) -> Any:
+    """Cuts may be tuples in one config and lists in the other."""
+    return list(map(_as_lists, value)) if isinstance(value, (list, tuple)) else value

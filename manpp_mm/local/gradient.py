@@ -1,10 +1,10 @@
 """Gradients of a local block: computed in forward, delivered in backward.
 
 Summing detached local losses into one backward is correct but keeps every block's graph alive until then. Calling
-``loss.backward()`` inside forward frees the graphs but bypasses whatever wraps the model: DDP does not reduce those
-gradients, loss scaling and accumulation do not see them. Here the gradients are taken inside forward with
-:func:`torch.autograd.grad`, which frees the block's graph, and reach ``Parameter.grad`` in the ordinary backward,
-through a custom function whose inputs are the parameters.
+``loss.backward()`` inside forward frees the graphs but bypasses what wraps the model: DDP reduces those gradients only
+with ``find_unused_parameters=True``, loss scaling and accumulation do not see them. Here the gradients are taken inside
+forward with :func:`torch.autograd.grad`, which frees the block's graph, and reach ``Parameter.grad`` in the ordinary
+backward, through a custom function whose inputs are the parameters.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -93,8 +93,15 @@ def test_reports(tmp_path):
     plot_sweep([('R18', found), ('R34', found)], 'title', tmp_path / 'sweep.png')
     for name in ('modes', 'sweep'):
         assert (tmp_path / f'{name}.png').read_bytes()[:4] == b'\x89PNG'
-    assert Measurement(1, float('nan'), float('nan')).as_dict() == dict(
-        peak_bytes=1, step_seconds=None, step_seconds_spread=None, allocated_bytes=None
+    assert Measurement(1, 2, 3, 4, float('nan'), float('nan')).as_dict() == dict(
+        peak_bytes=1,
+        operators=2,
+        synchronisations=3,
+        flops=4,
+        step_seconds=None,
+        step_seconds_spread=None,
+        allocated_bytes=None,
+        device_seconds=None,
     )
 
 
