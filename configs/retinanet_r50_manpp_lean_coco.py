@@ -1,6 +1,6 @@
-# RetinaNet R50-FPN on COCO with lean auxiliary networks: cuts after layer2's first unit and before layer3's last one,
-# one-level FCOS heads. All of the backbone trains, as in retinanet_r50_manpp_coco.py, its twin after the authors'
-# recipe.
+# RetinaNet R50-FPN on COCO with lean auxiliary networks: one-level FCOS heads at stride 16, cuts after layer2's first
+# unit and before layer3's last one. All of the backbone trains, as in retinanet_r50_manpp_coco.py, its twin after the
+# authors' recipe.
 _base_ = [
     'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
     './_base_/detection.py',
@@ -9,6 +9,7 @@ _base_ = [
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 model = dict(backbone=_base_.manpp_backbone)
 model['backbone'] |= dict(frozen_stages=-1, cuts=[(1, 0), (2, 4)])
+model['backbone']['auxiliary']['stride'] = 16
 custom_hooks = _base_.manpp_hooks
 default_hooks = _base_.manpp_default_hooks
 randomness = dict(seed=0)

@@ -22,9 +22,9 @@ from manpp_mm.profiling import measure, table
 ROOT = Path(__file__).parents[1]
 CONFIGS = {
     'faster_rcnn_r50_manpp_coco': (800, 1333),
+    'faster_rcnn_r50_manpp_lean_coco': (800, 1333),
     'deeplabv3_r101_manpp_cityscapes': (512, 1024),
     'retinanet_r50_manpp_lean_coco': (800, 1333),
-    'mask_rcnn_r50_manpp_coco': (800, 1333),
     'pspnet_r50_manpp_cityscapes': (512, 1024),
 }
 BATCHES = (2, 8)

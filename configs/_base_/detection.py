@@ -9,16 +9,14 @@
 
 _base_ = './local_learning.py'
 
-# Cuts before the last unit of layer2 and of layer3 of a ResNet-50. A second cut inside layer4, which tools/plan_cuts.py
-# finds, would spare a tenth more (docs/performance.md), but then layer3 learns from a local loss alone: on a small
-# detector that cost three points (docs/results.md).
+# Cuts before the last unit of layer2 and of layer3 of a ResNet-50, local losses at strides 8 and 16. Measured with
+# tools/benchmark.py: docs/performance.md. faster_rcnn_r50_manpp_lean_coco.py has the ones that cost least; they cost
+# accuracy on small objects (docs/results.md).
 manpp_backbone = dict(
     type='LocalResNet',
     cuts=[(1, 2), (2, 4)],
     local_blocks=None,
     auxiliary=dict(
-        # Auxiliary networks at stride 16 or coarser cost next to nothing.
-        stride=16,
         projection=dict(out_channels=128),
         # FCOSHead with a loss that does not wait for the GPU. Centre sampling gives a small object about as many
         # positives as a large one, which on one level has a hundred times as many without (docs/results.md). In one

@@ -329,6 +329,7 @@ class LocalBackbone:
             features += outs
             self._losses.update({f'block{block}.{name}': value for name, value in step.losses.items()})
             self._gradients.append(step.gradients)
+        self._shared.clear()  # nothing of it is alive while neck and heads run
         *outs, _ = self._run_block(len(self.auxiliary), x)
         return tuple(features + outs)
 

@@ -110,15 +110,15 @@ def test_small_objects_teach_a_block_as_much_as_large_ones():
     """Without centre sampling the large one has a hundred times as many positives."""
     backbones = {path.stem: Config.fromfile(path).model.backbone for path in CONFIGS}
     heads = {name: backbone.auxiliary.head for name, backbone in backbones.items() if 'head' in backbone.auxiliary}
-    heads = {name: head for name, head in heads.items() if head['type'] == 'FCOSHead'}
+    heads = {name: head for name, head in heads.items() if head['type'] in ('FCOSHead', 'PaddedFCOSHead')}
     assert {'demo_faster_rcnn_r18_manpp', 'faster_rcnn_r50_manpp_coco', 'mask_rcnn_r50_manpp_coco'} <= heads.keys()
     init_default_scope('mmdet')
     truth = InstanceData(bboxes=torch.tensor([[20.0, 20, 40, 40], [100, 100, 300, 300]]), labels=torch.tensor([0, 1]))
     for name, head in heads.items():
-        built = MODELS.build(dict(head, _scope_='mmdet', in_channels=8, strides=[8], regress_ranges=((-1, 1e8),)))
-        points = built.prior_generator.grid_priors([(64, 64)], device='cpu')
-        labels, _ = built.get_targets(points, [truth])
-        of_small, of_large = (int((labels[0] == label).sum()) for label in (0, 1))
+        geometry = dict(in_channels=8, strides=[8], regress_ranges=((-1, 1e8),))
+        built = MODELS.build(head | dict(type='PaddedFCOSHead', _scope_='mmdet') | geometry)
+        targets = built.point_targets([(64, 64)], truth.bboxes[None], truth.labels[None], torch.float32)
+        of_small, of_large = (int((targets.sign[0, label] < 0).sum()) for label in (0, 1))
         assert 4 <= of_small <= of_large <= 9, name
 
 

@@ -8,7 +8,7 @@ from manpp_mm.profiling import LiveBytes
 def test_no_tensor_of_a_blocks_graph_is_alive_when_the_next_block_starts():
     model = build(detector_config())
     backbone, data = model.backbone, detection_batch(model, size=128)
-    run_block, entries = backbone._run_block, []
+    run_block, entries, left = backbone._run_block, [], []
 
     def watched(block, x):
         kept = [g for kept in backbone._gradients for g in kept.gradients]
@@ -23,7 +23,9 @@ def test_no_tensor_of_a_blocks_graph_is_alive_when_the_next_block_starts():
     backbone._run_block = watched
     kept = [*model.parameters(), *model.buffers(), data['inputs']]
     with LiveBytes(exclude=kept) as live:
+        model.neck.register_forward_pre_hook(lambda *_: left.append(dict(backbone._shared)))
         model(**data, mode='loss')
+    assert left == [{}]  # no targets while neck and heads run
     assert len(entries) == 3
     for block, (current, _, shared) in enumerate(entries):
         # Features for the neck, gradients to deliver, targets and points that the auxiliary networks share.
