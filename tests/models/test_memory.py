@@ -27,9 +27,11 @@ def test_no_tensor_of_a_blocks_graph_is_alive_when_the_next_block_starts():
         model(**data, mode='loss')
     assert left == [{}]  # no targets while neck and heads run
     assert len(entries) == 3
-    for block, (current, _, shared) in enumerate(entries):
-        # Features for the neck, gradients to deliver, targets and points that the auxiliary networks share.
-        held = [f for earlier in range(block) for f in features[earlier]] + shared
+    for block, (current, *_) in enumerate(entries):
+        # Features for the neck; gradients to deliver, targets and points that the auxiliary networks share, which
+        # this test has kept.
+        held = [f for earlier in range(block) for f in features[earlier]]
+        held += [t for _, _, kept in entries[: block + 1] for t in kept]
         allowed = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
         logged = 64 * 3 * block  # scalars in the log
         assert 0 <= current - sum(allowed.values()) <= logged, block
