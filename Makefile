@@ -42,7 +42,7 @@ test-fast: install
 test-onedl:
 	$(MAKE) test VENV=.venv-onedl REQUIREMENTS=requirements-onedl.txt
 
-# On a machine with a GPU: the tests that need one, and the figures that docs/performance.md shows.
+# On a machine with a GPU: the tests that need one, then five configs measured, into work_dirs/gpu.
 gpu: install
 	$(BIN)/python tools/gpu_check.py
 

@@ -21,7 +21,7 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 
-from .hooks.changed_keys import config_of
+from .hooks.changed_keys import trained_config
 from .models.plain import is_local
 from .profiling.plan import apply_cuts, plan_config, predicted_peak
 
@@ -221,8 +221,7 @@ def plan_cuts(config: Config, checkpoint: str | None = None) -> None:
     if checkpoint is None:
         plan_config(config)
         return
-    trained = config_of(read_checkpoint(checkpoint))
-    found = None if trained is None else trained.get('manpp_plan')
+    found = trained_config(read_checkpoint(checkpoint)).get('manpp_plan')
     if found is None:
         raise ValueError(
             f"{checkpoint} was not trained with model.backbone.local_blocks='auto': write the cuts of its own config "

@@ -2,7 +2,7 @@
 
 Batches of 2 and 8, float32 and float16. Stopped or cut short, it keeps what it has and goes on from there.
 
-python tools/gpu_check.py --out docs/benchmarks
+python tools/gpu_check.py --out work_dirs/gpu
 """
 
 import argparse
@@ -34,7 +34,7 @@ MODES = ('end_to_end', 'end_to_end_checkpointed', 'exact', 'local', 'local_check
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--out', type=Path, default=ROOT / 'docs/benchmarks', help='folder for the JSON files')
+    parser.add_argument('--out', type=Path, default=ROOT / 'work_dirs/gpu', help='folder for the JSON files')
     parser.add_argument('--minutes', type=float, default=7, help='begin nothing after so long')
     parser.add_argument('--repeats', type=int, default=6, help='timed steps of each mode')
     parser.add_argument('--skip-tests', action='store_true', help='measure only')

@@ -1,29 +1,52 @@
-"""What of block-local training a checkpoint's own config says otherwise."""
+"""In what a checkpoint's own config trained its auxiliary networks differently."""
 
-import tempfile
+import ast
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import ConfigDict
 
 from ..models.plain import is_local
 
 _KEYS = ('cuts', 'local_blocks', 'auxiliary')
 
 
-def config_of(checkpoint: Mapping) -> Config | None:
-    """The config that a Runner wrote into a checkpoint, None without one. Nothing that it names is imported."""
-    text = checkpoint.get('meta', {}).get('cfg')
-    if not text:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, 'config.py')
-        path.write_text(text)
-        return Config.fromfile(path, import_custom_modules=False)
+def trained_config(checkpoint: Mapping) -> ConfigDict:
+    """What can be read of the config that a Runner wrote into a checkpoint; its text is not run.
+
+    Args:
+        checkpoint: What the file holds.
+
+    Returns:
+        The variables whose values are made of literals and ``dict(...)``, as MMEngine writes them; empty without any.
+    """
+    text = (checkpoint.get('meta') or {}).get('cfg')
+    found = ConfigDict()
+    try:
+        statements = ast.parse(text if isinstance(text, str) else '').body
+    except SyntaxError:
+        return found
+    for statement in statements:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            try:
+                found[statement.targets[0].id] = _value(statement.value)
+            except ValueError:
+                continue  # a function or a name: nothing of what is asked for here
+    return found
 
 
-def changed_keys(trained: Config, now: Config) -> list[str]:
+def _value(node: ast.expr) -> Any:
+    """The value of a literal, ``dict(key=literal)`` among them; a ValueError for anything else."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
+        return {keyword.arg: _value(keyword.value) for keyword in node.keywords}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_value(item) for item in node.elts]
+    if isinstance(node, ast.Dict):
+        return {_value(key): _value(value) for key, value in zip(node.keys, node.values, strict=True)}
+    return ast.literal_eval(node)
+
+
+def changed_keys(trained: Mapping, now: Mapping) -> list[str]:
     """The keys of a local backbone that differ between two configs, in words; none if either has a plain one.
 
     Args:

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..models.local_backbone import LocalBackbone, find_local_backbone, unwrapped
 from ..models.summary import block_table
-from .changed_keys import changed_keys, config_of
+from .changed_keys import changed_keys, trained_config
 from .momentum_hook import MomentumHook
 from .trunk_optimizer import loss_scale, trunk_optim_wrapper
 from .unsupported import refuse_unsupported
@@ -57,9 +57,9 @@ class LocalLearningHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Name what the checkpoint was trained with otherwise, before its auxiliary networks are loaded."""
-        trained = config_of(checkpoint)
-        changed = changed_keys(trained, runner.cfg) if trained is not None else []
-        if changed and any('backbone.auxiliary.' in name for name in checkpoint.get('state_dict', ())):
+        if not any('backbone.auxiliary.' in name for name in checkpoint.get('state_dict') or ()):
+            return
+        if changed := changed_keys(trained_config(checkpoint), runner.cfg):
             runner.logger.warning(
                 'The auxiliary networks in the checkpoint were trained with another config: '
                 f'{", ".join(changed)}. Set these keys back to go on as before.'

@@ -216,6 +216,7 @@ class LocalBackbone:
             )
         self._absent_keys = set() if found else set(own)
         self._auxiliary_ready = bool(found)
+        self._parameters_of_block.clear()
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     # The training step.
@@ -440,7 +441,7 @@ def _check_strides(config: 'Mapping | Sequence[Mapping]', strides: Sequence[int]
     """A stride of ``auxiliary`` that is finer than its heads' own would do nothing."""
     for block, entry in [(None, config)] if isinstance(config, Mapping) else enumerate(config):
         wanted, finest = entry.get('stride'), min(strides) if block is None else strides[block]
-        if isinstance(wanted, int) and 0 < wanted < finest:
+        if isinstance(wanted, int) and not isinstance(wanted, bool) and 0 < wanted < finest:
             which = 'every block' if block is None else f'block {block}'
             raise ValueError(
                 f'auxiliary.stride={wanted} is finer than the {finest} pixels at which the head of {which} runs '

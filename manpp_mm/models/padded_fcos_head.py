@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 _PADDED = 'padded boxes and labels'
+_AT_ONCE = 2**21
+"""Pairs of a point and a box that are compared at once (as many images as that is): some 100 MB in float32."""
 
 
 @dataclass
@@ -161,22 +163,9 @@ class PaddedFCOSHead(FCOSHead):
         device, boxes = boxes.device, boxes.to(dtype)
         counts = [height * width for height, width in sizes]
         points = self._points(sizes, dtype, device)
-        corners = boxes.mT.unsqueeze(-1)  # (N, 4, G, 1)
-        low, high = corners[:, :2], corners[:, 2:]
-        near, far = points - low, high - points  # (N, 2, G, P)
-        # Every point lies outside a box of padding, which has no size.
-        outside = torch.minimum(near, far).amin(1) <= 0
-        if self.center_sampling:
-            radius = _by_level([s * self.center_sample_radius for s in self.strides], counts, dtype, device)
-            outside |= ((low + high) / 2 - points).abs().amax(1) >= radius
-        if any(tuple(limits) != (-1, INF) for limits in self.regress_ranges):
-            longest = torch.maximum(near, far).amax(1)
-            lower, upper = zip(*self.regress_ranges, strict=True)
-            outside |= longest < _by_level(lower, counts, dtype, device)
-            outside |= longest > _by_level(upper, counts, dtype, device)
-        size = high - low
-        areas = (size[:, 0] * size[:, 1]).masked_fill(outside, INF)  # (N, G, P)
-        area, chosen = areas.min(1)
+        at_once = max(1, _AT_ONCE // (boxes.shape[1] * points.shape[-1]))
+        parts = [self._assigned(some, points, counts) for some in boxes.split(at_once)]
+        area, chosen = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
         background = area >= INF
         label = labels.gather(1, chosen).masked_fill_(background, self.num_classes)
         positive = label[:, None] == torch.arange(self.num_classes, device=device)[:, None]
@@ -203,6 +192,25 @@ class PaddedFCOSHead(FCOSHead):
             centerness_weights=foreground / number,
         )
 
+    def _assigned(self, boxes: Tensor, points: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """For each point (n, P) the area of its box, INF without one, and which of the boxes (n, G, 4) it is."""
+        dtype, device = boxes.dtype, boxes.device
+        corners = boxes.mT.unsqueeze(-1)  # (n, 4, G, 1)
+        low, high = corners[:, :2], corners[:, 2:]
+        near, far = points - low, high - points  # (n, 2, G, P)
+        # Every point lies outside a box of padding, which has no size.
+        outside = torch.minimum(near, far).amin(1) <= 0
+        if self.center_sampling:
+            radius = _by_level([s * self.center_sample_radius for s in self.strides], counts, dtype, device)
+            outside |= ((low + high) / 2 - points).abs().amax(1) >= radius
+        if any(tuple(limits) != (-1, INF) for limits in self.regress_ranges):
+            longest = torch.maximum(near, far).amax(1)
+            lower, upper = zip(*self.regress_ranges, strict=True)
+            outside |= longest < _by_level(lower, counts, dtype, device)
+            outside |= longest > _by_level(upper, counts, dtype, device)
+        size = high - low
+        return tuple((size[:, 0] * size[:, 1]).masked_fill(outside, INF).min(1))
+
     def _points(self, sizes: Sequence[tuple[int, int]], dtype: torch.dtype, device: torch.device) -> Tensor:
         """The points of all levels, (2, 1, P); kept until images of another size come."""
         key = (tuple(sizes), dtype, device)
@@ -219,6 +227,9 @@ class PaddedFCOSHead(FCOSHead):
 
     def _box_loss(self, distances: Tensor, targets: PointTargets) -> Tensor:
         box = self.loss_bbox
+        if type(box) is GIoULoss:
+            # An enclosing area that overflows in the background would be NaN, and not weigh nothing.
+            distances = distances.masked_fill(targets.box_weights[:, None] == 0, 1)
         # No union is smaller than the target's area, so that upstream's bound of 1e-6 changes nothing.
         both = torch.stack([distances, torch.minimum(distances, targets.distances)])
         areas, overlaps = _areas(both).unbind()

@@ -19,9 +19,9 @@ _NO_KERNEL = {
 _WAITS = {
     'aten::_local_scalar_dense', 'aten::item', 'aten::nonzero', 'aten::masked_select', 'aten::equal',
     'aten::is_nonzero', 'aten::_unique2', 'aten::unique_consecutive', 'aten::unique_dim', 'aten::bincount',
-    'aten::lift_fresh', 'torchvision::nms',
+    'torchvision::nms',
 }  # fmt: skip
-"""Operators after which the host waits for a GPU: it reads a value or a size, or copies numbers of Python's there."""
+"""Operators after which the host waits for a GPU: it reads a value or a size."""
 
 
 class StepCounts(LiveBytes):
@@ -29,8 +29,9 @@ class StepCounts(LiveBytes):
 
     ``operators`` are dispatched operators that launch at least one kernel on a GPU: views and bare allocations are not
     among them. ``synchronisations`` are those after which the host waits for a GPU: ``item()`` and what amounts to it,
-    indices of a mask (``nonzero``, boolean indexing), non-maximum suppression, tensors made from numbers of Python's,
-    and copies between host and GPU. ``flops`` are floating-point operations of convolutions and matrix products.
+    indices of a mask (``nonzero``, boolean indexing), non-maximum suppression, lists of Python's made into tensors; on
+    a GPU also copies to and from it, which cannot be seen on a CPU. ``flops`` are floating-point operations of
+    convolutions and matrix products.
 
     Args:
         exclude, device: As for :class:`LiveBytes`, whose bytes are counted, too.
@@ -47,7 +48,12 @@ class StepCounts(LiveBytes):
         name = func._schema.name
         if not func.is_view and name not in _NO_KERNEL:
             self.operators += 1
-        self.synchronisations += name in _WAITS or _indexes_by_mask(name, args) or _crosses(name, args, kwargs, result)
+        self.synchronisations += (
+            name in _WAITS
+            or (name == 'aten::lift_fresh' and result.dim() > 0)  # a number alone becomes a kernel's argument
+            or _indexes_by_mask(name, args)
+            or _crosses(name, args, kwargs, result)
+        )
         count = flop_registry.get(func._overloadpacket)
         if count is not None:
             self.flops += count(*args, **(kwargs or {}), out_val=result)
@@ -57,6 +63,8 @@ class StepCounts(LiveBytes):
 def _indexes_by_mask(name: str, args: tuple) -> bool:
     if name not in ('aten::index', 'aten::index_put', 'aten::index_put_', 'aten::_index_put_impl_'):
         return False
+    if name != 'aten::index' and args[2].numel() == 1:
+        return False  # torch fills a mask with one value without looking for its indices
     return any(isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1])
 
 

@@ -3,7 +3,8 @@ import torch
 from helpers import AUXILIARY, FCOS
 from runners import coco_runner_config, renamed, runner
 
-from manpp_mm.hooks.changed_keys import changed_keys, config_of
+from manpp_mm.hooks import LocalLearningHook
+from manpp_mm.hooks.changed_keys import changed_keys, trained_config
 
 
 def trained(tmp_path, **auxiliary):
@@ -47,12 +48,35 @@ def test_other_cuts_are_named_before_they_are_refused(tmp_path, monkeypatch):
 
 def test_the_same_config_is_not_mentioned(tmp_path):
     config, checkpoint = trained(tmp_path)
-    assert changed_keys(config_of(torch.load(checkpoint)), config) == []
+    assert changed_keys(trained_config(torch.load(checkpoint)), config) == []
 
 
-def test_a_plain_checkpoint_says_nothing(tmp_path):
-    config, _ = trained(tmp_path)
-    plain = config.copy()
-    assert config_of({}) is None
-    plain.model = config.model | dict(backbone=dict(type='ResNet', depth=18))
-    assert changed_keys(plain, config) == []
+def test_a_plain_checkpoint_says_nothing(tmp_path, monkeypatch):
+    config = coco_runner_config(tmp_path)
+    run = runner(config)
+    warnings = []
+    monkeypatch.setattr(run.logger, 'warning', lambda text, *_: warnings.append(text))
+    text = "model = dict(backbone=dict(type='LocalResNet', cuts=[(0, 1)]))"
+    hook = next(hook for hook in run.hooks if isinstance(hook, LocalLearningHook))
+    hook.after_load_checkpoint(run, dict(meta=dict(cfg=text), state_dict={'backbone.conv1.weight': 0}))
+    assert warnings == []
+    hook.after_load_checkpoint(run, dict(meta=dict(cfg=text), state_dict={'backbone.auxiliary.0.heads.0.x': 0}))
+    assert 'model.backbone.cuts' in warnings[0]
+    assert changed_keys(dict(model=dict(backbone=dict(type='ResNet', depth=18))), config) == []
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('a = dict(b=[dict(c=(1, -2.5))], d=None)\ne = "x"', dict(a=dict(b=[dict(c=[1, -2.5])], d=None), e='x')),
+        ("a = {'b c': dict(d=True)}", dict(a={'b c': dict(d=True)})),
+        ('a = inf\nb = 1', dict(b=1)),
+        ('a = __import__("os").getcwd()\nimport b\nb.c()', {}),
+        ('a = = 1', {}),
+        (dict(a=1), {}),
+        (None, {}),
+    ],
+)
+def test_a_config_is_read_and_not_run(text, expected):
+    assert trained_config(dict(meta=dict(cfg=text))) == expected
+    assert trained_config(dict(meta=None)) == {}

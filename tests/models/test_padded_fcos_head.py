@@ -9,7 +9,8 @@ from mmdet.models import FCOSHead
 from processes import free_port
 from torch import Tensor, nn
 
-from manpp_mm.models.padded_fcos_head import PaddedFCOSHead
+from manpp_mm.models import padded_fcos_head
+from manpp_mm.models.padded_fcos_head import PaddedFCOSHead, _padded
 from manpp_mm.profiling import StepCounts
 
 ONE_LEVEL = dict(strides=[16], regress_ranges=((-1, 1e8),))
@@ -67,6 +68,34 @@ def test_losses_and_gradients_are_upstreams(options, levels, counts, dtype, tole
     for gradient, reference in zip(own, gradients, strict=True):
         difference = torch.linalg.vector_norm(gradient - reference)
         assert difference <= tolerance * torch.linalg.vector_norm(reference) + 1e-7
+
+
+def test_many_boxes_are_compared_image_by_image(monkeypatch):
+    _, ours = pair(center_sampling=True)
+    samples, sizes = detection_samples([30, 2, 7]), [(32, 32), (16, 16), (8, 8)]
+    boxes, labels = _padded([sample.gt_instances for sample in samples])
+    whole = ours.point_targets(sizes, boxes, labels, torch.float32)
+    monkeypatch.setattr(padded_fcos_head, '_AT_ONCE', 1000)
+    for name, value in vars(ours.point_targets(sizes, boxes, labels, torch.float32)).items():
+        assert torch.equal(value, vars(whole)[name]), name
+
+
+def test_distances_that_overflow_in_the_background():
+    upstream, ours = pair(**ONE_LEVEL, loss_bbox=dict(type='GIoULoss'))
+    samples = detection_samples([1, 1])
+    for head in (upstream, ours):
+        with torch.no_grad():
+            head.conv_reg.weight.zero_()
+            head.conv_reg.bias.fill_(2)
+    outs = [head((torch.zeros(2, 16, 16, 16),)) for head in (upstream, ours)]
+    instances = [sample.gt_instances for sample in samples]
+    background = ours.point_targets([(16, 16)], *_padded(instances), torch.float32).box_weights == 0
+    found = []
+    for head, (scores, boxes, centerness) in zip((upstream, ours), outs, strict=True):
+        far = boxes[0].detach().flatten(2).masked_fill(background[:, None], 1e30).unflatten(2, (16, 16))
+        losses = head.loss_by_feat(scores, [far], centerness, instances, [{}] * 2)
+        found.append(losses['loss_bbox'])
+    torch.testing.assert_close(found[1], found[0])
 
 
 def test_half_the_operators_and_no_wait():
