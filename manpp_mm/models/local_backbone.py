@@ -137,7 +137,7 @@ class LocalBackbone:
         own = [
             (n if entry.get('branches', True) else b)[1] for entry, b, n in zip(configs, blocks, nexts, strict=False)
         ]
-        _check_strides(config, own)
+        _check_strides(config, own, min(self.stage_geometry(stage)[1] for stage, _ in self.trained_units))
         for block, entry in enumerate(configs):
             stage, unit = self.block_units[block + 1][0]
             refuse_unknown(entry, self.auxiliary_type, 'model.backbone.auxiliary', _DERIVED)
@@ -437,15 +437,25 @@ def _forget_casts(x: Tensor) -> None:
         torch.clear_autocast_cache()
 
 
-def _check_strides(config: 'Mapping | Sequence[Mapping]', strides: Sequence[int]) -> None:
-    """A stride of ``auxiliary`` that is finer than its heads' own would do nothing."""
-    for block, entry in [(None, config)] if isinstance(config, Mapping) else enumerate(config):
-        wanted, finest = entry.get('stride'), min(strides) if block is None else strides[block]
-        if isinstance(wanted, int) and not isinstance(wanted, bool) and 0 < wanted < finest:
-            which = 'every block' if block is None else f'block {block}'
+def _check_strides(config: 'Mapping | Sequence[Mapping]', own: Sequence[int], finest: int) -> None:
+    """A stride of ``auxiliary`` that is finer than its heads' own would do nothing.
+
+    Args:
+        config: ``auxiliary``; one dict for all cuts may be too fine for the cuts at hand, which may be planned.
+        own: At which stride each head would run without it.
+        finest: At which stride a head could run anywhere in the backbone.
+    """
+    entries = [(config, finest, 'any block')] if isinstance(config, Mapping) else []
+    if not entries:
+        entries = [
+            (entry, stride, f'block {block}') for block, (entry, stride) in enumerate(zip(config, own, strict=True))
+        ]
+    for entry, stride, which in entries:
+        wanted = entry.get('stride')
+        if isinstance(wanted, int) and not isinstance(wanted, bool) and 0 < wanted < stride:
             raise ValueError(
-                f'auxiliary.stride={wanted} is finer than the {finest} pixels at which the head of {which} runs '
-                f'anyway, and would pool nothing: set it to {finest} or coarser, or to None'
+                f'auxiliary.stride={wanted} is finer than the {stride} pixels at which the head of {which} runs '
+                f'anyway, and would pool nothing: set it to {stride} or coarser, or to None'
             )
 
 

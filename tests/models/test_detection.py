@@ -108,6 +108,7 @@ def test_geometry_follows_from_the_cut():
         ([(0, 2), (1, 1)], dict(stride=16, branches=[]), [4, 2], [16, 16]),
         ([(0, 0), (1, 1)], dict(stride=16, projection=dict(out_channels=8, stride=2)), [4, 2], [32, 32]),
         ([(1, 1)], dict(stride=None), [1], [8]),
+        ([(3, 0)], dict(stride=16), [1], [32]),  # one dict for all, planned cuts among them
     ],
 )
 def test_heads_run_at_the_stride_that_is_set_or_a_coarser_one_of_their_own(cuts, auxiliary, pooling, strides):
@@ -222,8 +223,12 @@ class TestBadInput:
                 r'auxiliary.stride=12 must be a multiple of .* 8 pixels: 8 or 16',
             ),
             (
-                dict(cuts=[(1, 0), (2, 0)], auxiliary=dict(AUXILIARY, stride=4)),
-                r'auxiliary.stride=4 is finer than the 8 pixels at which the head of every block runs',
+                dict(cuts=[(1, 0), (2, 0)], auxiliary=dict(AUXILIARY, stride=2)),
+                r'auxiliary.stride=2 is finer than the 4 pixels at which the head of any block runs',
+            ),
+            (
+                dict(cuts=[(1, 0), (2, 0)], frozen_stages=1, auxiliary=dict(AUXILIARY, stride=4)),
+                r'auxiliary.stride=4 is finer than the 8 pixels at which the head of any block runs',
             ),
             (
                 dict(cuts=[(1, 0), (2, 0)], auxiliary=[AUXILIARY, dict(AUXILIARY, stride=8)]),
