@@ -154,6 +154,23 @@ def test_tables_from_a_gpu_are_what_the_benchmark_wrote():
         assert table == benchmark_table(ROOT / 'docs' / name), name
 
 
+@pytest.mark.parametrize('document', ['README.md', 'docs/choosing.md'])
+def test_costs_outside_the_tables_are_theirs(document):
+    text = (ROOT / document).read_text()
+    sizes = dict(deeplabv3_r101_manpp_cityscapes='512x1024', retinanet_r50_manpp_lean_coco='800x1333',
+                 faster_rcnn_r50_manpp_lean_coco='800x1333')  # fmt: skip
+    for mode, row in (('exact', 'exact'), ('local', 'block-local')):
+        (line,) = re.findall(rf'^\| {row}(?:, MAN\+\+)? \| (.*)$', text, re.M)
+        for (config, size), cell in zip(sizes.items(), line.replace('*', '').split(' | '), strict=False):
+            found = [
+                json.loads((ROOT / f'docs/benchmarks/{config}-{batch}x{size}-float32.json').read_text())['modes']
+                for batch in (2, 8)
+            ]
+            peak = found[0][mode]['peak_bytes'] / found[0]['end_to_end']['peak_bytes']
+            times = [one[mode]['step_seconds'] / one['end_to_end']['step_seconds'] for one in found]
+            assert cell == f'{peak:.2f}; {times[0]:.2f} and {times[1]:.2f}', (config, mode)
+
+
 @pytest.mark.parametrize('document', ['README.md', 'docs/choosing.md', 'docs/results.md'])
 def test_accuracies_outside_the_tables_are_theirs(document):
     found = re.findall(r'\d+\.\d\d ± \d+\.\d\d', (ROOT / document).read_text())
