@@ -96,13 +96,12 @@ def test_the_padded_head_never_waits(counts):
     head = padded_head(center_sampling=True).cuda()
     samples = [sample.cuda() for sample in detection_samples(counts)]
     levels = [torch.randn(len(counts), 16, side, side, device='cuda', requires_grad=True) for side in (32, 16, 8)]
-    with torch.cuda.device('cuda'):
-        sum(head.loss(levels, samples).values()).backward()  # cuDNN and cuBLAS start
-        torch.cuda.set_sync_debug_mode('error')
-        try:
-            sum(head.loss(levels, samples).values()).backward()
-        finally:
-            torch.cuda.set_sync_debug_mode('default')
+    sum(head.loss(levels, samples).values()).backward()  # cuDNN and cuBLAS start
+    torch.cuda.set_sync_debug_mode('error')
+    try:
+        sum(head.loss(levels, samples).values()).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode('default')
     assert all(torch.isfinite(level.grad).all() for level in levels)
 
 

@@ -70,6 +70,20 @@ def test_losses_and_gradients_are_upstreams(options, levels, counts, dtype, tole
         assert difference <= tolerance * torch.linalg.vector_norm(reference) + 1e-7
 
 
+def test_under_autocast_the_loss_is_computed_in_float32():
+    upstream, ours = pair(**ONE_LEVEL)
+    samples, levels = detection_samples([3, 4]), [torch.randn(2, 16, 16, 16)]
+    with torch.autocast('cpu', torch.bfloat16):
+        expected, found = (head.loss(levels, samples) for head in (upstream, ours))
+    assert {value.dtype for value in found.values()} == {torch.float32}
+    for name, tolerance in (
+        ('loss_bbox', 1e-5),
+        ('loss_centerness', 1e-5),
+        ('loss_cls', 1e-2),
+    ):  # upstream's is bfloat16
+        torch.testing.assert_close(found[name], expected[name].float(), rtol=tolerance, atol=0)
+
+
 def test_many_boxes_are_compared_image_by_image(monkeypatch):
     _, ours = pair(center_sampling=True)
     samples, sizes = detection_samples([30, 2, 7]), [(32, 32), (16, 16), (8, 8)]
