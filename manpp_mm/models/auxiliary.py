@@ -74,6 +74,8 @@ class AuxiliaryNetwork(BaseModule):
         except ValueError as error:
             raise ValueError(f'auxiliary.{error}') from None
         in_channels, head_stride = unit_geometry if branches else block_geometry
+        self.own_stride = head_stride
+        """At which stride projection and head would run without ``stride``."""
         self.pooling = _pooling(stride, head_stride)
         """Pixels of the block's output, each way, that become one."""
         head_stride *= self.pooling

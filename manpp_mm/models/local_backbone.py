@@ -132,24 +132,20 @@ class LocalBackbone:
         if len(configs) != len(self.cuts):
             raise ValueError(f'auxiliary holds {len(configs)} entries for {len(self.cuts)} cuts {self.cuts}')
         networks = []
-        blocks = [self.stage_geometry(units[-1][0]) for units in self.block_units]
-        nexts = [self.stage_geometry(units[0][0]) for units in self.block_units[1:]]
-        own = [
-            (n if entry.get('branches', True) else b)[1] for entry, b, n in zip(configs, blocks, nexts, strict=False)
-        ]
-        _check_strides(config, own, min(self.stage_geometry(stage)[1] for stage, _ in self.trained_units))
         for block, entry in enumerate(configs):
             stage, unit = self.block_units[block + 1][0]
             refuse_unknown(entry, self.auxiliary_type, 'model.backbone.auxiliary', _DERIVED)
             networks.append(
                 self.auxiliary_type(
                     self.stages()[stage][unit],
-                    block_geometry=blocks[block],
-                    unit_geometry=nexts[block],
+                    block_geometry=self.stage_geometry(self.block_units[block][-1][0]),
+                    unit_geometry=self.stage_geometry(stage),
                     norm_cfg=self.norm_cfg,
                     **entry,
                 )
             )
+        finest = min(self.stage_geometry(stage)[1] for stage, _ in self.trained_units)
+        _check_strides(config, [network.own_stride for network in networks], finest)
         return networks
 
     def train(self, mode: bool = True) -> 'LocalBackbone':
@@ -445,14 +441,13 @@ def _check_strides(config: 'Mapping | Sequence[Mapping]', own: Sequence[int], fi
         own: At which stride each head would run without it.
         finest: At which stride a head could run anywhere in the backbone.
     """
-    entries = [(config, finest, 'any block')] if isinstance(config, Mapping) else []
-    if not entries:
-        entries = [
-            (entry, stride, f'block {block}') for block, (entry, stride) in enumerate(zip(config, own, strict=True))
-        ]
+    if isinstance(config, Mapping):
+        entries = [(config, finest, 'any block')]
+    else:
+        entries = [(entry, own[block], f'block {block}') for block, entry in enumerate(config)]
     for entry, stride, which in entries:
         wanted = entry.get('stride')
-        if isinstance(wanted, int) and not isinstance(wanted, bool) and 0 < wanted < stride:
+        if wanted is not None and wanted < stride:
             raise ValueError(
                 f'auxiliary.stride={wanted} is finer than the {stride} pixels at which the head of {which} runs '
                 f'anyway, and would pool nothing: set it to {stride} or coarser, or to None'
