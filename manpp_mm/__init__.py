@@ -13,11 +13,9 @@ compat.apply()
 from . import hooks  # noqa: E402
 
 if find_spec('mmdet') is not None:
-    from .models import detection  # noqa: F401
+    from .registry import mmdet  # noqa: F401
 if find_spec('mmseg') is not None:
-    from .datasets import check_labels  # noqa: F401
-    from .evaluation import iou  # noqa: F401
-    from .models import segmentation  # noqa: F401
+    from .registry import mmseg  # noqa: F401
 
 from .version import __version__  # noqa: E402
 

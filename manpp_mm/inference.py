@@ -12,7 +12,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from .launch import check_fits, innermost, plan_cuts, read_checkpoint
+from .checkpoint_file import check_fits, read_checkpoint
+from .datasets.check_files import innermost
+from .memory.choose import plan_cuts
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 

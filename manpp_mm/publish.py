@@ -8,19 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from . import hooks
-from .launch import read_checkpoint
-from .models.plain import is_local, plain_model
+from .backbones import local_class, plain_model
+from .checkpoint_file import read_checkpoint
+from .registered import as_plain, named_class
 
-_TWINS = {'AtomicCheckpointHook': 'CheckpointHook', 'PresentClassIoUMetric': 'IoUMetric'}
-"""What of ours stands in for what of MMLab's."""
-_TRAINING = {*hooks.__all__, 'CheckLabels'} - _TWINS.keys()
-"""What of ours only training needs."""
-_OWN_KEYS = ('leave_out',)
-"""Arguments that the stand-ins have and their twins have not."""
+_KINDS = ('hook', 'transform', 'metric', 'model')
 
 
 def publish(source: 'str | Path', target: 'str | Path', raw: bool = False) -> Path:
@@ -57,11 +52,11 @@ def publish(source: 'str | Path', target: 'str | Path', raw: bool = False) -> Pa
             f'{", ".join(map(str, list(checkpoint)[:3])) or "nothing"}{", ..." if len(checkpoint) > 3 else ""}'
         )
     config = Config.fromstring(meta['cfg'], '.py')
-    backbone = config.get('model', {}).get('backbone', {})
-    if not is_local(backbone):
+    if local_class(config) is None:
+        kind = config.get('model', {}).get('backbone', {}).get('type')
         raise ValueError(
-            f'{source} was not trained block by block (its model.backbone.type is {backbone.get("type")!r}): publish '
-            "it by MMDetection's or MMSegmentation's own publish_model.py"
+            f'{source} was not trained block by block (its model.backbone.type is {kind!r}): publish it by '
+            "MMDetection's or MMSegmentation's own publish_model.py"
         )
     weights = checkpoint['state_dict']
     if raw:
@@ -87,8 +82,9 @@ def plain_config(config: Config) -> Config:
     Args:
         config: The whole config of a training; left as it is.
     """
-    found = _plain({key: value for key, value in config.to_dict().items() if not key.startswith('manpp_')})
-    found['model'] = plain_model(ConfigDict(found['model'])).to_dict()
+    kept = {key: value for key, value in config.to_dict().items() if not key.startswith('manpp_')}
+    kept['model'] = plain_model(config).to_dict()
+    found = _plain(kept, config.get('default_scope'))
     imports = [name for name in config.get('custom_imports', {}).get('imports', []) if name != 'manpp_mm']
     found.pop('custom_imports', None)
     if imports:
@@ -101,22 +97,30 @@ def plain_config(config: Config) -> Config:
     return Config(found)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, scope: str | None) -> Any:
+    """A part of a config whose classes of ours have given way to their twins, or to nothing."""
     if isinstance(value, Mapping):
-        found = {key: _plain(item) for key, item in value.items() if not _is_ours(item)}
-        if found.get('type') in _TWINS:
-            found['type'] = _TWINS[found['type']]
-            for key in _OWN_KEYS:
-                found.pop(key, None)
-        return found
+        cls = _own_class(value, scope)
+        if cls is not None:
+            value = as_plain(value, cls)
+        return {key: _plain(item, scope) for key, item in value.items() if not _vanishes(item, scope)}
     if isinstance(value, (list, tuple)):
-        return type(value)(_plain(item) for item in value if not _is_ours(item))
+        return type(value)(_plain(item, scope) for item in value if not _vanishes(item, scope))
     return value
 
 
-def _is_ours(value: Any) -> bool:
-    """Whether a hook or transform is this package's and has no twin."""
-    return isinstance(value, Mapping) and value.get('type') in _TRAINING
+def _vanishes(value: Any, scope: str | None) -> bool:
+    """Whether a hook or transform is this package's and only training needs it."""
+    cls = _own_class(value, scope)
+    return cls is not None and cls.plain is None
+
+
+def _own_class(value: Any, scope: str | None) -> type | None:
+    """The class behind a config, if it is one of ours: it has an attribute ``plain``."""
+    if not isinstance(value, Mapping) or not isinstance(value.get('type'), (str, type)):
+        return None
+    found = (named_class(value['type'], kind, scope) for kind in _KINDS)
+    return next((cls for cls in found if cls is not None and hasattr(cls, 'plain')), None)
 
 
 def check_strict(config: Config, weights: Mapping, source: Path) -> None:

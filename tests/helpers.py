@@ -1,5 +1,8 @@
 """Small real detectors and segmentors, and the naive sum of losses that local gradients must equal."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from mmdet.structures import DetDataSample
@@ -10,12 +13,12 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from manpp_mm.auxiliary.padded_fcos_head import PaddedFCOSHead
 from manpp_mm.compat.config_prefix import config_folder
-from manpp_mm.hooks.local_learning_hook import attach, detach
+from manpp_mm.hooks import LocalLearningHook
+from manpp_mm.hooks.model_hook import remove_all
 from manpp_mm.local.gradient import reduce_losses
-from manpp_mm.models.local_backbone import LocalBackbone
-from manpp_mm.models.padded_fcos_head import PaddedFCOSHead
-from manpp_mm.profiling.step import draw_segmentation
+from manpp_mm.memory.drawn import draw_segmentation
 
 FCOS = dict(type='PaddedFCOSHead', num_classes=3, feat_channels=32, stacked_convs=1)
 AUXILIARY = dict(stride=16, projection=dict(out_channels=16), head=FCOS)
@@ -40,6 +43,19 @@ def detector_config(**backbone: object) -> Config:
     model.train_cfg.rpn_proposal.update(nms_pre=50, max_per_img=20)
     model.train_cfg.rcnn.sampler.num = 16
     model.test_cfg.rpn.update(nms_pre=50, max_per_img=20)
+    return config
+
+
+SWIN = dict(
+    type='LocalSwinTransformer', embed_dims=16, depths=[2, 2, 2, 2], num_heads=[1, 2, 2, 4], drop_path_rate=0.3,
+    cuts=[(0, 1), (1, 0), (2, 1)], init_cfg=None,
+)  # fmt: skip
+
+
+def with_swin(config: Config, **backbone: object) -> Config:
+    """A small model on a Swin Transformer of 16 to 128 channels; windows of 7 do not fit into 64 x 64 pixels."""
+    auxiliary = config.model.backbone.auxiliary
+    config.model.backbone = dict(SWIN, auxiliary=auxiliary) | backbone
     return config
 
 
@@ -69,8 +85,7 @@ def build(config: Config, *, hooked: bool = True) -> nn.Module:
     model.init_weights()
     model.train()
     if hooked:
-        model.backbone.sync_auxiliary()
-        attach(model)
+        LocalLearningHook().apply(model)
     return model
 
 
@@ -114,35 +129,78 @@ def detection_samples(counts: list[int], size: int = 256, dtype: torch.dtype = t
 def naive_loss(model: nn.Module, data: dict) -> tuple[Tensor, dict[str, Tensor]]:
     """The sum of the model's loss and all local losses over blocks joined by ``detach()``, as one ordinary graph.
 
+    The parent backbone's own forward runs; forward hooks cut it.
+
     Returns:
         The sum, and the local losses under their logged names.
     """
     backbone, local = model.backbone, {}
-    backbone._image_statistics = (model.data_preprocessor.mean, model.data_preprocessor.std)
+    for network in backbone.auxiliary:
+        if network.reconstruction is not None:
+            network.reconstruction.set_statistics(model.data_preprocessor.mean, model.data_preprocessor.std)
+    handles = [
+        module_at(backbone, cut).register_forward_hook(_cut(backbone.auxiliary[block], block, data, local))
+        for block, cut in enumerate(backbone.cuts)
+    ]
+    before_last = [stage for stage in backbone.out_indices if backbone.cuts and _ends_before(backbone, stage)]
+    if hasattr(backbone, 'patch_embed'):  # the norm of an output learns by the task, what is before it does not
+        for stage in before_last:
+            norm = getattr(backbone, f'norm{stage}')
+            handles.append(norm.register_forward_pre_hook(lambda _, args: (args[0].detach(),)))
 
     def forward(x: Tensor) -> tuple[Tensor, ...]:
-        features, images = [], backbone._images(x)
-        for block, network in enumerate(backbone.auxiliary):
-            *outs, x = backbone._run_block(block, x)
-            losses = reduce_losses(network(x, data['data_samples'], images))
-            local.update({f'block{block}.{name}': value for name, value in losses.items()})
-            x = x.detach()
-            features += [out.detach() for out in outs]
-        *outs, _ = backbone._run_block(len(backbone.auxiliary), x)
-        return tuple(features + outs)
+        outs = type(backbone).plain.forward(backbone, x)
+        if hasattr(backbone, 'patch_embed'):
+            return tuple(outs)
+        pairs = zip(backbone.out_indices, outs, strict=True)
+        return tuple(out.detach() if stage in before_last else out for stage, out in pairs)
 
     backbone.forward = forward
     try:
         total, _ = model.parse_losses(model.loss(data['inputs'], data['data_samples']))
     finally:
         del backbone.forward
+        for handle in handles:
+            handle.remove()
     return total + sum(value for name, value in local.items() if 'loss' in name), local
+
+
+def module_at(backbone: nn.Module, cut: tuple[int, int]) -> nn.Module:
+    """The residual or Swin block ``(stage, index)`` of a backbone."""
+    stage, index = cut
+    if hasattr(backbone, 'patch_embed'):
+        return backbone.stages[stage].blocks[index]
+    if hasattr(backbone, 'layers'):  # PVT: patch embedding, layers, norm
+        return backbone.layers[stage][1][index]
+    return getattr(backbone, f'layer{stage + 1}')[index]
+
+
+def _ends_before(backbone: nn.Module, stage: int) -> bool:
+    """Whether a stage ends with the last cut or before it, so that its map is detached."""
+    last = 0
+    while True:
+        try:
+            module_at(backbone, (stage, last + 1))
+        except IndexError:
+            return (stage, last) <= tuple(backbone.cuts[-1])
+        last += 1
+
+
+def _cut(network: nn.Module, block: int, data: dict, local: dict) -> Callable:
+    def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        # A Swin block is told the size of its tokens (N, H * W, C).
+        x = output if len(args) == 1 else output.unflatten(1, args[1])
+        losses = reduce_losses(network(x, data['data_samples'], data['inputs']))
+        local.update({f'block{block}.{name}': value for name, value in losses.items()})
+        return output.detach()
+
+    return hook
 
 
 def exact_loss(model: nn.Module, data: dict) -> Tensor:
     """The model's loss with the parent backbone's own forward: end-to-end training, block by block nothing."""
     backbone = model.backbone
-    backbone.forward = super(LocalBackbone, backbone).forward
+    backbone.forward = partial(type(backbone).plain.forward, backbone)
     try:
         return model.parse_losses(model.loss(data['inputs'], data['data_samples']))[0]
     finally:
@@ -178,7 +236,7 @@ def check_parity(model: nn.Module, data: dict) -> set[str]:
     model.zero_grad()
     for name, b in model.named_buffers():
         b.copy_(buffers[name])
-    detach(model)
+    remove_all(model)
     torch.manual_seed(1)
     naive, local = naive_loss(model, data)
     naive.backward()
@@ -190,6 +248,25 @@ def check_parity(model: nn.Module, data: dict) -> set[str]:
     for name, b in model.named_buffers():
         assert torch.equal(b, moved[name]), name
     return set(local)
+
+
+def check_exact(model: nn.Module, data: dict) -> None:
+    """A step of a model with ``gradient='exact'`` against its parent's own forward: loss, gradients and buffers."""
+    buffers = {name: b.clone() for name, b in model.named_buffers()}
+    torch.manual_seed(1)
+    loss, _ = model.parse_losses(model(**data, mode='loss'))
+    loss.backward()
+    found, moved = gradients(model), {name: b.clone() for name, b in model.named_buffers()}
+    model.zero_grad()
+    for name, b in model.named_buffers():
+        b.copy_(buffers[name])
+    torch.manual_seed(1)
+    expected = exact_loss(model, data)
+    expected.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    assert_same_gradients(found, gradients(model), 1e-10)
+    for name, b in model.named_buffers():
+        assert torch.equal(b, moved[name]), name
 
 
 def check_evaluation(local: nn.Module, plain: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,5 +284,6 @@ def check_evaluation(local: nn.Module, plain: nn.Module, monkeypatch: pytest.Mon
     local.train()
     plain.train()
     with torch.no_grad():
-        for found, expected in zip(local(x), plain(x), strict=True):
-            assert torch.equal(found, expected)
+        found, expected = ((torch.manual_seed(0), module(x))[1] for module in (local, plain))  # drop path
+        for own, parents in zip(found, expected, strict=True):
+            assert torch.equal(own, parents)

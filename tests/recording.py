@@ -34,7 +34,7 @@ def kill(*_: object, **__: object) -> None:
 
 def half_write(backend: object, content: bytes, path: str) -> None:
     """Write the first half of a file beside its place and die."""
-    with open(f'{path}.tmp', 'wb') as file:
+    with open(f'{path}.{os.getpid()}.tmp', 'wb') as file:
         file.write(content[: len(content) // 2])
         file.flush()
         os.fsync(file.fileno())

@@ -12,18 +12,18 @@ import torch
 from documents import DOCUMENTS, ROOT, benchmark_table, commands
 
 from manpp_mm import hooks
+from manpp_mm.auxiliary import AuxiliaryNetwork
+from manpp_mm.auxiliary.segmentation import SegmentationAuxiliary
+from manpp_mm.backbones import LocalBackbone
 from manpp_mm.comparison import read_results, results_table
-from manpp_mm.models.auxiliary import AuxiliaryNetwork
-from manpp_mm.models.local_backbone import LocalBackbone
-from manpp_mm.models.segmentation import SegmentationAuxiliary
 
 RUN_BY = {
     'tools/train.py': 'tests/end_to_end/test_tools.py::test_train_resume_and_test_a_detector',
     'tools/test.py': 'tests/end_to_end/test_tools.py::test_train_resume_and_test_a_detector',
     'tools/dist_train.sh': 'tests/end_to_end/test_tools.py::test_two_processes_on_a_cpu',
-    'tools/benchmark.py': 'tests/profiling/test_benchmark.py::test_the_tools',
-    'tools/gpu_check.py': 'tests/profiling/test_gpu_check.py::test_it_goes_on_where_it_was',
-    'tools/plan_cuts.py': 'tests/profiling/test_benchmark.py::test_the_tools',
+    'tools/benchmark.py': 'tests/memory/test_benchmark.py::test_the_tools',
+    'tools/gpu_check.py': 'tests/memory/test_gpu_check.py::test_it_goes_on_where_it_was',
+    'tools/plan_cuts.py': 'tests/memory/test_benchmark.py::test_the_tools',
     'tools/plot_log.py': 'tests/hooks/test_local_scalars.py::test_they_reach_the_log_file_and_its_plot',
     'tools/make_demo_data.py': 'tests/end_to_end/test_tools.py::test_demo_data_is_deterministic_and_as_promised',
     'tools/compare.py': 'tests/comparison/test_grid.py::test_the_tool',
@@ -86,7 +86,7 @@ def test_every_key_is_explained():
     text = (ROOT / 'docs/config.md').read_text()
     kinds = [LocalBackbone, AuxiliaryNetwork, SegmentationAuxiliary]
     keys = {name for kind in kinds for name in inspect.signature(kind.__init__).parameters}
-    keys -= {'self', 'args', 'kwargs', 'unit', 'block_geometry', 'unit_geometry', 'norm_cfg'}  # not from a config
+    keys -= {'self', 'args', 'kwargs', 'end', 'following', 'layout', 'norm_cfg'}  # not from a config
     for key in sorted(keys):
         assert re.search(rf'^\| .*`{key}(=|`)', text, re.M), key
     for name in hooks.__all__:

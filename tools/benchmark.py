@@ -15,17 +15,8 @@ from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
 import manpp_mm  # noqa: F401
-from manpp_mm.profiling import (
-    MODES,
-    Measurement,
-    TrainingStep,
-    measure,
-    peak_table,
-    plot_modes,
-    plot_sweep,
-    table,
-    variants,
-)
+from manpp_mm.memory import Measurement, TrainingStep, measure, peak_table, plot_modes, plot_sweep, table, variants
+from manpp_mm.mode import MODES, USUAL, Mode
 
 
 def blocks(value: str) -> 'int | str':
@@ -39,8 +30,8 @@ def parse_args() -> argparse.Namespace:
         '--input', nargs=3, type=int, metavar=('N', 'H', 'W'), default=(2, 800, 1333), help='images, height, width'
     )
     parser.add_argument(
-        '--modes', nargs='+', choices=MODES, metavar='MODE', default=['end_to_end', 'end_to_end_checkpointed', 'exact',
-        'local', 'local_checkpointed', 'frozen'], help=f'some of {", ".join(MODES)}; ratios are to the first'
+        '--modes', nargs='+', choices=[*map(str, MODES)], metavar='MODE', default=[*map(str, USUAL)],
+        help=f'some of {", ".join(map(str, MODES))}; ratios are to the first'
     )  # fmt: skip
     parser.add_argument('--repeats', type=int, default=3, help='timed steps of each mode, 0 for memory alone')
     parser.add_argument('--seed', type=int, default=0, help='of weights, images and targets')
@@ -55,8 +46,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.repeats < 0 or min(*args.input, *(args.batch_sizes or [1])) < 1:
         parser.error('--repeats must be 0 or more, --input and --batch-sizes positive')
-    if not torch.cuda.is_available() and (args.amp or 'end_to_end_offloaded' in args.modes):
-        parser.error('--amp and end_to_end_offloaded need a GPU, and there is none')
+    if not torch.cuda.is_available() and (args.amp or any(Mode.parse(mode).offloaded for mode in args.modes)):
+        parser.error('--amp and offloading need a GPU, and there is none')
     return args
 
 

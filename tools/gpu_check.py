@@ -17,7 +17,8 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 
-from manpp_mm.profiling import measure, table
+from manpp_mm.memory import measure, table
+from manpp_mm.mode import USUAL
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = {
@@ -29,7 +30,6 @@ CONFIGS = {
 }
 BATCHES = (2, 8)
 PRECISIONS = ('float32', 'float16')
-MODES = ('end_to_end', 'end_to_end_checkpointed', 'exact', 'local', 'local_checkpointed', 'frozen')
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,7 +68,7 @@ def main() -> None:
             continue
         config = Config.fromfile(ROOT / f'configs/{name}.py')
         amp = torch.float16 if precision == 'float16' else None
-        found = measure(config, MODES, batch, size, args.repeats, 'cuda', amp=amp)
+        found = measure(config, USUAL, batch, size, args.repeats, 'cuda', amp=amp)
         print(f'\n{path.stem}, {time.monotonic() - begin:.0f} s\n{table(found)}', flush=True)
         modes = {mode: result.as_dict() for mode, result in found.items()}
         write(path, dict(config=f'configs/{name}.py', **where, amp=None if amp is None else precision, seed=0,

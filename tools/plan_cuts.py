@@ -9,7 +9,9 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
 import manpp_mm  # noqa: F401
-from manpp_mm.profiling import plan as planning
+from manpp_mm.memory import choose
+from manpp_mm.memory.inputs import training_input
+from manpp_mm.memory.report import choice_table, plan_table
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,18 +47,18 @@ def main() -> None:
     if args.cfg_options is not None:
         config.merge_from_dict(args.cfg_options)
     MMLogger.get_instance('mmengine', log_level='WARNING')
-    budget = planning.parse_size(args.memory) if args.memory else planning.budget_of(config)
-    batch, size = (args.input[0], tuple(args.input[1:])) if args.input else planning.training_input(config)
+    budget = choose.parse_size(args.memory) if args.memory else choose.budget_of(config)
+    batch, size = (args.input[0], tuple(args.input[1:])) if args.input else training_input(config)
     print(f'{args.config}, {batch} images of {size[0]}x{size[1]}, float32, predicted from small images\n')
     if args.keep_cuts:
-        print(f"the config's own cuts: {planning.own_cuts(config)}")
+        print(f"the config's own cuts: {choose.own_cuts(config)}")
     else:
-        found, static = planning.planned(config, batch, size, None if args.batch_size else budget)
-        print(planning.plan_table(found, static))
-        planning.apply_cuts(config, found.cuts)
+        found, static = choose.planned(config, batch, size, None if args.batch_size else budget)
+        print(plan_table(found, static))
+        choose.apply_cuts(config, found.cuts)
     if not args.plan_only:
         within = budget if args.batch_size else None
-        print(f'\n{planning.choice_table(planning.choices(config, batch, size, within), budget)}')
+        print(f'\n{choice_table(choose.choices(config, batch, size, within), budget)}')
         print('total: with parameters, optimizer state and inputs; ratio: of peaks; work: floating-point operations')
 
 

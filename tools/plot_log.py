@@ -5,7 +5,7 @@ python tools/plot_log.py work_dirs/faster_rcnn_r50_manpp_coco --out curves.png
 
 import argparse
 
-from manpp_mm.profiling import plot_training, read_scalars
+from manpp_mm.memory import plot_training, read_scalars
 
 
 def parse_args() -> argparse.Namespace:

@@ -5,7 +5,10 @@ python tools/test.py configs/faster_rcnn_r50_manpp_coco.py work_dirs/faster_rcnn
 
 import argparse
 
-from manpp_mm import launch
+from manpp_mm.checkpoint_file import check_checkpoint_file, check_fits
+from manpp_mm.cli import arguments
+from manpp_mm.cli import runner as running
+from manpp_mm.datasets.check_files import check_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -17,25 +20,26 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', help='folder for painted images')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows an image')
     parser.add_argument('--tta', action='store_true', help='test with augmentation')
-    launch.add_common_arguments(parser)
+    arguments.add_common_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    launch.check_checkpoint_file(args.checkpoint, 'checkpoint')
-    config = launch.load_config(args)
+    check_checkpoint_file(args.checkpoint, 'checkpoint')
+    config = arguments.load_config(args)
     config.load_from = args.checkpoint
-    launch.plan_cuts(config, args.checkpoint)
+    running.start_processes(config)
+    running.plan_once(config, args.checkpoint)
     if args.show or args.show_dir:
-        launch.enable_painting(config, args.show, args.show_dir, args.wait_time)
+        arguments.enable_painting(config, args.show, args.show_dir, args.wait_time)
     if args.tta:
-        launch.enable_tta(config)
+        arguments.enable_tta(config)
     if args.out is not None:
-        launch.enable_output(config, args.out)
-    launch.check_data(config, 'test')
-    runner = launch.build_runner(config)
-    launch.check_fits(runner.model, args.checkpoint)
+        arguments.enable_output(config, args.out)
+    check_data(config, 'test')
+    runner = running.build_runner(config)
+    check_fits(runner.model, args.checkpoint)
     runner.test()
 
 

@@ -5,7 +5,10 @@ python tools/train.py configs/faster_rcnn_r50_manpp_coco.py
 
 import argparse
 
-from manpp_mm import launch
+from manpp_mm.checkpoint_file import check_checkpoint_file
+from manpp_mm.cli import arguments
+from manpp_mm.cli import runner as running
+from manpp_mm.datasets.check_files import check_crop, check_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,25 +23,26 @@ def parse_args() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='resume from a checkpoint; without a path from the latest one in the work folder',
     )
-    launch.add_common_arguments(parser)
+    arguments.add_common_arguments(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    config = launch.load_config(args)
+    config = arguments.load_config(args)
     if args.amp:
-        launch.enable_amp(config)
+        arguments.enable_amp(config)
     if args.auto_scale_lr:
-        launch.enable_auto_scale_lr(config)
+        arguments.enable_auto_scale_lr(config)
     if args.resume is not None:
-        launch.enable_resume(config, args.resume)
-    launch.check_checkpoint_file(config.get('load_from'), '--resume' if config.get('resume') else 'load_from')
-    launch.check_data(config, 'train', 'val')
-    launch.check_crop(config)
-    launch.plan_cuts(config, launch.checkpoint_to_resume(config))
-    prediction = launch.predict_memory(config)
-    runner = launch.build_runner(config)
+        arguments.enable_resume(config, args.resume)
+    check_checkpoint_file(config.get('load_from'), '--resume' if config.get('resume') else 'load_from')
+    check_data(config, 'train', 'val')
+    check_crop(config)
+    running.start_processes(config)
+    running.plan_once(config, running.checkpoint_to_resume(config))
+    prediction = running.predict_memory(config)
+    runner = running.build_runner(config)
     if prediction:
         runner.logger.info(prediction)
     runner.train()

@@ -16,7 +16,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint, set_random_seed
 
-from ..profiling.step import mode_of, without_init_log
+from ..backbones import mode_of
+from ..memory.training_step import without_init_log
+from ..mode import END_TO_END, FROZEN
 from .variants import Variant, parse_variant, variant_config
 
 _METRICS = ('coco/bbox_mAP', 'mIoU')
@@ -168,10 +170,8 @@ def final(result: dict) -> float:
 
 def _modes(config: Config, variant: Variant) -> list[str]:
     """The modes of the profiler that a run goes through."""
-    if variant.kind == 'frozen':
-        return ['frozen']
-    own = mode_of(config)
-    return [own, own.replace('local', 'exact')] if variant.exact else [own]
+    own = FROZEN if variant.kind == str(FROZEN) else mode_of(config)
+    return [str(mode) for mode in ([own, own.with_exact_gradients()] if variant.exact else [own])]
 
 
 def _digest(config: Config) -> str:
@@ -181,7 +181,7 @@ def _digest(config: Config) -> str:
 
 
 def _plain(base: Config) -> Config:
-    return variant_config(base, parse_variant('end_to_end'), 0.0)
+    return variant_config(base, parse_variant(str(END_TO_END)), 0.0)
 
 
 def _initial_path(base: Config, seed: int, work_dir: Path) -> Path:

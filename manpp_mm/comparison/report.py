@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t as student
 
+from ..mode import END_TO_END, FROZEN
 from .grid import final
 
-_REFERENCES = ('end_to_end', 'frozen')
+_REFERENCES = (str(END_TO_END), str(FROZEN))
 _TITLES = dict(
     end_to_end='to end-to-end', frozen='to frozen', front_frozen='to front frozen', present='to present'
 )  # fmt: skip

@@ -14,9 +14,9 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from ..launch import check_data
-from ..profiling.footprint import footprint, padded
-from ..profiling.plan import training_input
+from ..datasets.check_files import check_data
+from ..memory.footprint import footprint, padded
+from ..memory.inputs import training_input
 
 CURVE = 'curve.jsonl'
 _KEY = 'comparison'
@@ -68,7 +68,7 @@ def run(config: Config) -> dict[str, Any]:
 
     Args:
         config: A variant's, with ``comparison``, what the result is to say of itself. In it are ``initial``, the
-            weights to start from, ``modes``, those of :data:`manpp_mm.profiling.MODES` that the run goes through, and
+            weights to start from, ``modes``, those of :data:`manpp_mm.mode.MODES` that the run goes through, and
             ``local``, how the backbone is trained block by block.
 
     Returns:

@@ -9,11 +9,15 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 
-from ..models.plain import is_local, plain_model
+from ..backbones import plain_model
+from ..backbones.config import checked_local_class
+from ..hooks import GradientSwitchHook
+from ..mode import END_TO_END, FROZEN
+from ..registered import named_class
 
 KINDS: dict[str, dict[str, Any]] = {
-    'end_to_end': {},
-    'frozen': {},
+    str(END_TO_END): {},
+    str(FROZEN): {},
     'front_frozen': {},
     'manpp': dict(branches=['learnable', 'momentum'], scaling='learnable'),
     'man': dict(branches=['learnable', 'momentum'], scaling=1),
@@ -26,8 +30,7 @@ KINDS: dict[str, dict[str, Any]] = {
 ``frozen`` keeps the whole backbone as it starts, ``front_frozen`` the stages that lie wholly before the last cut; what
 comes after them trains end-to-end.
 """
-_PLAIN = ('end_to_end', 'frozen', 'front_frozen')
-_LOCAL_HOOKS = ('LocalLearningHook', 'MomentumHook', 'LocalScalarsHook', 'GradientSwitchHook')
+_PLAIN = (str(END_TO_END), str(FROZEN), 'front_frozen')
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,7 @@ def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
     Raises:
         ValueError: The config is not block-local, or leaves its cuts to be planned.
     """
-    if not is_local(config.model.backbone):
-        raise ValueError(f'model.backbone.type={config.model.backbone.type!r} is not a local backbone of manpp_mm')
+    checked_local_class(config)
     if config.model.backbone.get('local_blocks') == 'auto':
         raise ValueError("a comparison needs fixed cuts in place of local_blocks='auto': tools/plan_cuts.py finds some")
     config = copy.deepcopy(config)
@@ -109,19 +111,19 @@ def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
         if variant.blocks is not None:
             backbone.update(cuts=None, local_blocks=variant.blocks)
         if variant.exact == 'start':
-            hooks.append(dict(type='GradientSwitchHook', begin=0.0, end=stretch))
+            hooks.append(dict(type=GradientSwitchHook.__name__, begin=0.0, end=stretch))
         elif variant.exact == 'end':
-            hooks.append(dict(type='GradientSwitchHook', begin=1 - stretch, end=1.0))
+            hooks.append(dict(type=GradientSwitchHook.__name__, begin=1 - stretch, end=1.0))
     else:
         local_backbone = config.model.backbone
-        config.model = plain_model(config.model)
-        if variant.kind == 'frozen':
+        config.model = plain_model(config)
+        if variant.kind == str(FROZEN):
             config.model.backbone.frozen_stages = config.model.backbone.get('num_stages', 4)
         elif variant.kind == 'front_frozen':
             config.model.backbone.frozen_stages = _stages_before_last_cut(local_backbone, config)
-        hooks = [hook for hook in hooks if hook['type'] not in _LOCAL_HOOKS]
+        hooks = [hook for hook in hooks if not _local_only(hook, config)]
         for name, hook in list((config.get('default_hooks') or {}).items()):
-            if hook and hook['type'] in _LOCAL_HOOKS:
+            if hook and _local_only(hook, config):
                 config.default_hooks[name] = None
     config.custom_hooks = hooks
     try:
@@ -131,10 +133,14 @@ def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
     return config
 
 
+def _local_only(hook: ConfigDict, config: Config) -> bool:
+    return getattr(named_class(hook['type'], 'hook', config.get('default_scope')), 'local_only', False)
+
+
 def _stages_before_last_cut(backbone: ConfigDict, config: Config) -> int:
     init_default_scope(config.get('default_scope', 'mmengine'))
     local = MODELS.build(copy.deepcopy(backbone))
-    stage, _ = local.block_units[-1][0]
+    stage, _ = local.blocks()[-1].units[0].cut
     return stage if local.cuts else local.frozen_stages
 
 

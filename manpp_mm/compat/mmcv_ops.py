@@ -3,6 +3,8 @@
 ``mmcv-lite`` installs anywhere, ``mmcv`` needs a wheel built for the very torch in use. MMDetection imports
 ``mmcv.ops`` either way, which loads the extension module ``mmcv._ext``. Where that is missing, a stand-in takes its
 place whose functions have mmcv's signatures and torchvision's kernels. A compiled mmcv always wins.
+
+One file of more than 300 lines, for it can be loaded by itself, where this package is not.
 """
 
 import importlib.util

@@ -3,17 +3,17 @@
 import os
 import os.path as osp
 import re
-import zipfile
 from collections import deque
 from pathlib import Path
-from pickle import UnpicklingError
 
-import torch
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, find_latest_checkpoint
+
+from ..checkpoint_file import check_whole
+from .work_folder import hold_folder, release_folder
 
 
 @register_backend('AtomicLocalBackend')
@@ -23,7 +23,7 @@ class AtomicLocalBackend(LocalBackend):
     def put(self, obj: bytes, filepath: 'str | Path') -> None:
         """Write bytes to a file; its folder is made if it does not exist."""
         os.makedirs(osp.dirname(filepath) or '.', exist_ok=True)
-        temporary = f'{filepath}.tmp'
+        temporary = f'{filepath}.{os.getpid()}.tmp'
         try:
             with open(temporary, 'wb') as file:
                 file.write(obj)
@@ -44,11 +44,14 @@ class AtomicCheckpointHook(CheckpointHook):
     """MMEngine's ``CheckpointHook`` for runs that may be killed at any moment, while saving included.
 
     A local checkpoint is written to a temporary file and renamed; ``last_checkpoint`` follows, and only then the
-    oldest is deleted. Before a resume it looks whether the checkpoint is whole. Arguments are ``CheckpointHook``'s.
+    oldest is deleted. Before a resume it looks whether the checkpoint is whole. A work folder takes one training at a
+    time: a second process is refused. Arguments are ``CheckpointHook``'s.
 
     Example:
         >>> default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3))
     """
+
+    plain = CheckpointHook
 
     def before_run(self, runner: Runner) -> None:
         """Look at the checkpoint that the run is about to resume from.
@@ -60,17 +63,28 @@ class AtomicCheckpointHook(CheckpointHook):
             return
         path = runner._load_from or find_latest_checkpoint(runner.work_dir)
         if path is not None and '://' not in path:
-            check_checkpoint(path, runner.work_dir, re.sub(r'\{[^}]*\}', '*', self.filename_tmpl))
+            check_whole(path, runner.work_dir, re.sub(r'\{[^}]*\}', '*', self.filename_tmpl))
 
     def before_train(self, runner: Runner) -> None:
-        """Find out where checkpoints go; see ``CheckpointHook``."""
+        """Take the work folder and find out where checkpoints go; see ``CheckpointHook``.
+
+        Raises:
+            RuntimeError: Another process trains in the folder.
+        """
+        if is_main_process():
+            hold_folder(runner.work_dir)
         super().before_train(runner)
         if type(self.file_backend) is LocalBackend and self.file_client_args is None:
             self.backend_args = dict(backend='AtomicLocalBackend')
             self.file_backend = AtomicLocalBackend()
             if is_main_process():
-                for leftover in Path(self.out_dir).glob('*.pth.tmp'):
+                for leftover in Path(self.out_dir).glob('*.pth.*tmp'):
                     leftover.unlink()
+
+    def after_train(self, runner: Runner) -> None:
+        """Give the work folder back; see ``CheckpointHook``."""
+        super().after_train(runner)
+        release_folder(runner.work_dir)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         name = self.filename_tmpl.format(step)
@@ -128,51 +142,3 @@ class _LateRemoval:
         for path in self._outdated:
             if path not in keep:
                 self._backend.remove(path)
-
-
-def check_checkpoint(path: str, work_dir: str, siblings: str = '*.pth') -> None:
-    """Look whether a checkpoint is there and whole.
-
-    Args:
-        path: The file.
-        work_dir: Where other checkpoints may lie, beside those next to it.
-        siblings: Pattern of their names.
-
-    Raises:
-        RuntimeError: It is not; the message names the newest good one of the others.
-    """
-    fault = _fault(path)
-    if fault is None:
-        return
-    folders = {Path(path).expanduser().parent} if path else set()
-    folders.add(Path(work_dir))
-    others = [other for folder in folders for other in folder.glob(siblings) if str(other) != path]
-    others.sort(key=lambda other: other.stat().st_mtime, reverse=True)
-    good = next((other for other in others if _fault(str(other)) is None), None)
-    way = f'There is no other checkpoint in {", ".join(map(str, sorted(folders)))}; train without --resume.'
-    if good is not None:
-        way = f'The previous good one is {good}: resume from it (--resume {good}, or load_from in the config).'
-    named = f'the checkpoint {path}' if path else f'{work_dir}/last_checkpoint names no checkpoint: it'
-    raise RuntimeError(f'{named} {fault} and cannot be resumed from. {way}')
-
-
-def _fault(path: str) -> str | None:
-    if not path:
-        return 'is empty'
-    path = osp.expanduser(path)
-    if not osp.isfile(path):
-        return 'does not exist'
-    with open(path, 'rb') as file:
-        start = file.read(2)
-    if start == b'\x80\x02':
-        return None  # the format of torch < 1.6, which has no checksums
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is None:
-            torch.load(path, map_location='cpu', mmap=True, weights_only=True)
-    except UnpicklingError:
-        return None  # whole, but with classes that loading has to judge
-    except Exception as error:  # a damaged directory of the archive may look like anything
-        return f'is damaged ({error})'
-    return None if damaged is None else f'is damaged (checksum of {damaged})'

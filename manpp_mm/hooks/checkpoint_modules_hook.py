@@ -1,22 +1,22 @@
 """The hook that checkpoints named modules of a model: neck and heads, once the backbone is off the peak."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
+from ..backbones import LocalBackbone
 from ..local import checkpointed
-from ..models.local_backbone import LocalBackbone, unwrapped
+from .model_hook import ModelHook, Optimizers
 from .replaced_method import ReplacedMethod, checked_names, find_modules
 
 
 @HOOKS.register_module()
-class CheckpointModulesHook(Hook):
+class CheckpointModulesHook(ModelHook):
     """Recomputes named modules in backward instead of keeping their activations.
 
     Gradients and BatchNorm statistics stay those of the model as it is; memory falls by what the modules keep, time
@@ -35,23 +35,27 @@ class CheckpointModulesHook(Hook):
         >>> custom_hooks = [*_base_.manpp_hooks, dict(type='CheckpointModulesHook', modules=['neck', 'rpn_head'])]
     """
 
-    priority = 'ABOVE_NORMAL'
+    exclusive = False
 
     def __init__(self, modules: Sequence[str]) -> None:
         self.modules = checked_names(modules, 'CheckpointModulesHook: modules', 'neck')
-        self._unseen: dict[str, CheckpointedCall] = {}
+        self._calls: dict[str, CheckpointedCall] = {}
 
-    def before_run(self, runner: Runner) -> None:
-        """Drop what an interrupted training left, before EMAHook copies it."""
-        self.after_train(runner)
-
-    def before_train(self, runner: Runner) -> None:
+    def changes(self, model: nn.Module, optim_wrapper: 'Optimizers | None' = None) -> 'Iterator[CheckpointedCall]':
         """Checkpoint the modules.
 
         Raises:
             ValueError: See the class.
         """
-        self._unseen = checkpoint_modules(unwrapped(runner.model), self.modules)
+        self._calls = {}
+        for name, module in find_modules(model, self.modules, 'CheckpointModulesHook').items():
+            if isinstance(module, LocalBackbone):
+                raise ValueError(
+                    f'CheckpointModulesHook: {name!r} is trained block by block; to checkpoint inside it set '
+                    f"model.{name}.with_cp=True (units) or gradient='exact' (blocks)"
+                )
+            self._calls[name] = CheckpointedCall(module, _checkpointed_method(module))
+            yield self._calls[name]
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: 'dict | None' = None, outputs: 'dict | None' = None
@@ -61,51 +65,22 @@ class CheckpointModulesHook(Hook):
         Raises:
             ValueError: One was not.
         """
-        check_ran(self._unseen)
-        self._unseen = {}
+        self.check_ran()
 
-    def after_train(self, runner: Runner) -> None:
-        """Leave the modules as they were."""
-        CheckpointedCall.remove_all(unwrapped(runner.model))
-        self._unseen = {}
+    def check_ran(self) -> None:
+        """After a training step: was every module run?
 
-
-def checkpoint_modules(model: nn.Module, names: Sequence[str]) -> 'dict[str, CheckpointedCall]':
-    """Checkpoint modules of a model in training, until ``CheckpointedCall.remove_all(model)``.
-
-    Args:
-        model: A detector or segmentor, unwrapped.
-        names: See :class:`CheckpointModulesHook`.
-
-    Returns:
-        By name what replaces the module's ``forward`` (``forward_single`` of a head that maps over levels).
-
-    Raises:
-        ValueError: A name that the model does not have, or its local backbone.
-    """
-    modules = find_modules(model, names, 'CheckpointModulesHook')
-    for name, module in modules.items():
-        if isinstance(module, LocalBackbone):
-            raise ValueError(
-                f'CheckpointModulesHook: {name!r} is trained block by block; to checkpoint inside it set '
-                f"model.{name}.with_cp=True (units) or gradient='exact' (blocks)"
-            )
-    return {name: CheckpointedCall(module, _checkpointed_method(module)) for name, module in modules.items()}
-
-
-def check_ran(calls: 'Mapping[str, CheckpointedCall]') -> None:
-    """After a training step: was every checkpointed module run?
-
-    Raises:
-        ValueError: One was not; the message names the hook's key.
-    """
-    for name, call in calls.items():
-        if not call.ran:
-            inside = [f'{name}.{child}' for child, _ in call.module.named_children()]
-            raise ValueError(
-                f'CheckpointModulesHook: the {call.method}() of modules={name!r} did not run in training, so nothing '
-                f'was checkpointed. Remove it or name a module inside: {", ".join(inside) or "none"}'
-            )
+        Raises:
+            ValueError: One was not; the message names the hook's key.
+        """
+        for name, call in self._calls.items():
+            if not call.ran:
+                inside = [f'{name}.{child}' for child, _ in call.module.named_children()]
+                raise ValueError(
+                    f'CheckpointModulesHook: the {call.method}() of modules={name!r} did not run in training, so '
+                    f'nothing was checkpointed. Remove it or name a module inside: {", ".join(inside) or "none"}'
+                )
+        self._calls = {}
 
 
 def _checkpointed_method(module: nn.Module) -> str:

@@ -1,23 +1,21 @@
 """The hook that turns a head's loss into gradients before the next head runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 from torch import nn
 
 from ..local import early_loss
-from ..models.local_backbone import unwrapped
+from .model_hook import ModelHook, Optimizers
 from .replaced_method import ReplacedMethod, checked_names, find_modules
 from .trunk_optimizer import loss_scale, optim_wrapper_of
 
 
 @HOOKS.register_module()
-class EarlyLossHook(Hook):
+class EarlyLossHook(ModelHook):
     """Turns a head's loss into gradients of its input features at once, which frees the head's activations.
 
     In a two-stage detector RPN and RoI head meet only in the gradient of the pyramid: with
@@ -38,50 +36,24 @@ class EarlyLossHook(Hook):
         >>> custom_hooks = [*_base_.manpp_hooks, dict(type='EarlyLossHook', heads=['rpn_head'])]
     """
 
-    priority = 'ABOVE_NORMAL'
+    exclusive = False
 
     def __init__(self, heads: Sequence[str]) -> None:
         self.heads = checked_names(heads, 'EarlyLossHook: heads', 'rpn_head')
 
-    def before_run(self, runner: Runner) -> None:
-        """Drop what an interrupted training left, before EMAHook copies it."""
-        self.after_train(runner)
-
-    def before_train(self, runner: Runner) -> None:
+    def changes(self, model: nn.Module, optim_wrapper: 'Optimizers | None') -> 'Iterator[EarlyCall]':
         """Wrap the heads' losses.
 
         Raises:
             ValueError: See the class.
         """
-        model = unwrapped(runner.model)
         for name, head in find_modules(model, self.heads, 'EarlyLossHook').items():
-            optim_wrapper = optim_wrapper_of(runner.optim_wrapper, head, f'model.{name}')
-            take_losses_early(model, [name], getattr(optim_wrapper, 'loss_scaler', None))
-
-    def after_train(self, runner: Runner) -> None:
-        """Leave the heads as they were."""
-        EarlyCall.remove_all(unwrapped(runner.model))
-
-
-def take_losses_early(
-    model: nn.Module, names: Sequence[str], loss_scaler: 'torch.amp.GradScaler | None' = None
-) -> None:
-    """Wrap the losses of heads, until ``EarlyCall.remove_all(model)``.
-
-    Args:
-        model: A detector, unwrapped.
-        names: See :class:`EarlyLossHook`.
-        loss_scaler: The scaler of float16 training.
-
-    Raises:
-        ValueError: See :class:`EarlyLossHook`.
-    """
-    for name, module in find_modules(model, names, 'EarlyLossHook').items():
-        methods = [method for method in ('loss', 'loss_and_predict') if hasattr(module, method)]
-        if not methods:
-            raise ValueError(f'EarlyLossHook: {name!r} ({type(module).__name__}) has no loss() of its own')
-        for method in methods:
-            EarlyCall(module, method, loss_scaler)
+            methods = [method for method in ('loss', 'loss_and_predict') if hasattr(head, method)]
+            if not methods:
+                raise ValueError(f'EarlyLossHook: {name!r} ({type(head).__name__}) has no loss() of its own')
+            wrapper = None if optim_wrapper is None else optim_wrapper_of(optim_wrapper, head, f'model.{name}')
+            for method in methods:
+                yield EarlyCall(head, method, getattr(wrapper, 'loss_scaler', None))
 
 
 def _carries_gradient(value: Any) -> bool:

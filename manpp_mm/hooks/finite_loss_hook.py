@@ -2,10 +2,11 @@
 
 from math import isfinite
 
-from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+
+from .model_hook import TrainingHook
 
 _WAYS_OUT = (
     'Lower optim_wrapper.optimizer.lr or lengthen its warm-up, set optim_wrapper.clip_grad=dict(max_norm=35), or look '
@@ -14,7 +15,7 @@ _WAYS_OUT = (
 
 
 @HOOKS.register_module()
-class FiniteLossHook(Hook):
+class FiniteLossHook(TrainingHook):
     """Stops training at a loss that is NaN or infinite and names block, loss and iteration.
 
     It reads what the message hub holds of this iteration's losses and adds no synchronisation with the device. Before a

@@ -1,25 +1,25 @@
 """The hook that trains a stretch of the schedule by exact gradients."""
 
 import re
+from collections.abc import Iterable
 
-from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import nn
 
-from ..models.local_backbone import LocalBackbone, find_local_backbone, unwrapped
+from ..backbones import LocalBackbone, find_local_backbone, unwrapped
+from .model_hook import Handle, ModelHook, Optimizers
 
 _BLOCK_SCALAR = re.compile(r'train/block\d+\.')
 
 
 @HOOKS.register_module()
-class GradientSwitchHook(Hook):
+class GradientSwitchHook(ModelHook):
     """Switches a local backbone to exact gradients for a stretch of the schedule, and back.
 
     In the stretch each block is checkpointed and the task's gradient flows through all of them: the gradients of
-    end-to-end training at about the memory of local training. The auxiliary networks do not learn meanwhile (momentum
-    branches go on following their units); under DDP their gradients
-    are zero and not absent there, so that weight decay and SGD's momentum may move them. The phase follows from the
-    iteration, so that a resumed run keeps it.
+    end-to-end training at about the memory of local training. The auxiliary networks stand still meanwhile; momentum
+    branches go on following their units. The phase follows from the iteration, so that a resumed run keeps it.
 
     Args:
         begin: Where the stretch begins, included. An integer counts epochs from 0 (iterations with
@@ -35,6 +35,9 @@ class GradientSwitchHook(Hook):
     Example:
         >>> custom_hooks = [*_base_.manpp_hooks, dict(type='GradientSwitchHook', end=0.25)]
     """
+
+    priority = 'NORMAL'
+    local_only = True
 
     def __init__(self, begin: 'int | float' = 0, end: 'int | float | None' = None, by_epoch: bool = True) -> None:
         for name, value in (('begin', begin), ('end', end)):
@@ -77,7 +80,6 @@ class GradientSwitchHook(Hook):
                 'GradientSwitchHook changes the graph, which DDP with static_graph=True forbids: set '
                 'model_wrapper_cfg.static_graph=False'
             )
-        backbone.switch_gradient('local')  # an interrupted training may have left the other
         total = runner.max_iters
         first = self._iteration(runner, self.begin)
         stop = total if self.end is None else self._iteration(runner, self.end)
@@ -92,6 +94,11 @@ class GradientSwitchHook(Hook):
             )
         self._check_order(first, stop)
         self._stretch = range(first, stop)
+        super().before_train(runner)
+
+    def changes(self, model: nn.Module, optim_wrapper: 'Optimizers | None' = None) -> Iterable[Handle]:
+        """Nothing yet: what :meth:`before_train_iter` switches is switched back in the end."""
+        return [_SwitchedBack(find_local_backbone(model))]
 
     def _iteration(self, runner: Runner, place: 'int | float') -> int:
         if isinstance(place, float):
@@ -109,10 +116,6 @@ class GradientSwitchHook(Hook):
         """Switch where the stretch begins or ends."""
         self._switch(runner, 'exact' if runner.iter in self._stretch else 'local')
 
-    def after_train(self, runner: Runner) -> None:
-        """Leave a local backbone behind."""
-        find_local_backbone(unwrapped(runner.model)).switch_gradient('local')
-
     @staticmethod
     def _switch(runner: Runner, gradient: str) -> None:
         backbone: LocalBackbone = find_local_backbone(unwrapped(runner.model))
@@ -121,3 +124,15 @@ class GradientSwitchHook(Hook):
             for name in [name for name in runner.message_hub.log_scalars if _BLOCK_SCALAR.match(name)]:
                 del runner.message_hub.log_scalars[name]  # else the log repeats the blocks' last losses
             runner.logger.info(f'From iteration {runner.iter} on the backbone trains by {gradient} gradients.')
+
+
+class _SwitchedBack:
+    """Leaves the kind of gradient that was there before."""
+
+    def __init__(self, backbone: LocalBackbone) -> None:
+        self.backbone = backbone
+        self.before = backbone.gradient
+
+    def remove(self) -> None:
+        """Switch back."""
+        self.backbone.switch_gradient(self.before)

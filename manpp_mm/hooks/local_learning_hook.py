@@ -1,33 +1,33 @@
 """The hook that hands the batch's targets to a local backbone and adds its losses to the model's."""
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
-from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
 
-from ..models.local_backbone import LocalBackbone, find_local_backbone, unwrapped
-from ..models.summary import block_table
-from .changed_keys import changed_keys, trained_config
+from ..backbones import LocalBackbone, find_local_backbone, unwrapped
+from ..backbones.summary import block_table
+from ..checkpoint_file import trained_config
+from ..step import Step
+from .changed_keys import changed_keys
+from .model_hook import Handle, ModelHook, Optimizers
 from .momentum_hook import MomentumHook
 from .trunk_optimizer import loss_scale, trunk_optim_wrapper
 from .unsupported import refuse_unsupported
 
-_attached: 'WeakKeyDictionary[nn.Module, list]' = WeakKeyDictionary()
-"""Handles of what is registered on a model, so that a training that ended in an exception leaves nothing behind."""
-
 
 @HOOKS.register_module()
-class LocalLearningHook(Hook):
+class LocalLearningHook(ModelHook):
     """Trains a model with a local backbone block by block.
 
-    Around each training forward of the model it hands the batch's data samples to the backbone and adds the block
-    losses (``block0.loss_cls``, ...) to the model's own. One ordinary backward then trains everything.
+    Around each training forward of the model it hands a :class:`manpp_mm.step.Step` with the batch's data samples to
+    the backbone, takes it back and adds the block losses (``block0.loss_cls``, ...) to the model's own. One ordinary
+    backward then trains everything.
 
     At the start of training it copies the trunk into the auxiliary networks' branches (unless a checkpoint brought
     theirs), checks that the heads' ``num_classes`` fit the data set and that ``MomentumHook`` is there. Before the
@@ -41,18 +41,18 @@ class LocalLearningHook(Hook):
         >>> custom_hooks = [dict(type='LocalLearningHook'), dict(type='MomentumHook', momentum=0.995)]
     """
 
-    priority = 'ABOVE_NORMAL'
+    local_only = True
 
     def __init__(self, check_delivery: bool = True) -> None:
         self.check_delivery = check_delivery
 
     def before_run(self, runner: Runner) -> None:
-        """Drop what an interrupted training left, before EMAHook copies it; refuse what is not supported.
+        """Undo what an interrupted training left; refuse what is not supported.
 
         Raises:
             ValueError: See :func:`manpp_mm.hooks.unsupported.refuse_unsupported`.
         """
-        detach(unwrapped(runner.model))
+        super().before_run(runner)
         refuse_unsupported(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -66,7 +66,7 @@ class LocalLearningHook(Hook):
             )
 
     def before_train(self, runner: Runner) -> None:
-        """Prepare the model and register the forward hooks.
+        """Check the model and apply the hook.
 
         Raises:
             ValueError: The model has no local backbone or holds it where it cannot be trained; a head's number of
@@ -86,40 +86,33 @@ class LocalLearningHook(Hook):
                 'backbone. Set auxiliary_head=None; the local losses take its place.'
             )
         runner.logger.info(block_table(backbone))
+        super().before_train(runner)
+
+    def changes(self, model: nn.Module, optim_wrapper: 'Optimizers | None') -> Iterator[Handle]:
+        """Prepare a model and register what surrounds its forward and its optimizer's step.
+
+        Without ``optim_wrapper`` the losses are not scaled, and nobody checks whether gradients arrive.
+
+        Raises:
+            ValueError: The model has no local backbone, or holds it where it cannot be trained.
+        """
+        backbone = find_local_backbone(model)
+        wrapper = None if optim_wrapper is None else trunk_optim_wrapper(optim_wrapper, backbone)
         if backbone.sync_auxiliary():
-            runner.logger.info('The branches of the auxiliary networks were copied from the trunk.')
-        optim_wrapper = trunk_optim_wrapper(runner.optim_wrapper, backbone)
-        attach(model, getattr(optim_wrapper, 'loss_scaler', None))
-        if self.check_delivery:
-            _attached[model].append(optim_wrapper.optimizer.register_step_pre_hook(_DeliveryCheck(backbone)))
-
-    def after_train(self, runner: Runner) -> None:
-        """Remove the forward hooks."""
-        detach(unwrapped(runner.model))
-
-
-def attach(model: nn.Module, loss_scaler: 'torch.amp.GradScaler | None' = None) -> None:
-    """Register the forward hooks on a model; ones that an interrupted training left are removed first.
-
-    Args:
-        model: A detector or segmentor, unwrapped, with a local backbone.
-        loss_scaler: The scaler of float16 training, whose factor keeps local gradients from underflowing.
-    """
-    detach(model)
-    forward = _LocalForward(find_local_backbone(model), loss_scaler)
-    _attached[model] = [
-        model.register_forward_pre_hook(forward.begin, with_kwargs=True),
-        model.register_forward_hook(forward.end, always_call=True),
-    ]
-
-
-def detach(model: nn.Module) -> None:
-    """Remove what a training registered on the model, an interrupted one included, and what its forward kept."""
-    for handle in _attached.pop(model, []):
-        handle.remove()
-    for module in model.modules():
-        if isinstance(module, LocalBackbone):
-            module.drop_step()
+            print_log('The branches of the auxiliary networks were copied from the trunk.', logger='current')
+        preprocessor = model.data_preprocessor
+        for network in backbone.auxiliary:
+            if network.reconstruction is not None and hasattr(preprocessor, 'mean'):
+                network.reconstruction.set_statistics(preprocessor.mean, preprocessor.std)
+        backbone.forget_blocks()
+        forward = _LocalForward(model, backbone, getattr(wrapper, 'loss_scaler', None))
+        yield forward
+        yield model.register_forward_pre_hook(forward.begin, with_kwargs=True)
+        yield model.register_forward_hook(forward.end, always_call=True)
+        if wrapper is not None:
+            yield wrapper.optimizer.register_step_pre_hook(_StandingStill(backbone))
+            if self.check_delivery:
+                yield wrapper.optimizer.register_step_pre_hook(_DeliveryCheck(backbone))
 
 
 def check_num_classes(backbone: LocalBackbone, dataset: Any) -> None:
@@ -144,30 +137,31 @@ def check_num_classes(backbone: LocalBackbone, dataset: Any) -> None:
 class _LocalForward:
     """The model's forward hooks. Holds no runner: models are copied and pickled."""
 
-    def __init__(self, backbone: LocalBackbone, loss_scaler: 'torch.amp.GradScaler | None') -> None:
+    def __init__(self, model: nn.Module, backbone: LocalBackbone, loss_scaler: 'torch.amp.GradScaler | None') -> None:
         self.backbone = backbone
         self.loss_scaler = loss_scaler
-        self.opened = False
+        self.signature = inspect.signature(model.forward)
+        self.device = next(model.parameters()).device
 
     def begin(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        call = inspect.signature(model.forward).bind(*args, **kwargs).arguments
-        self.opened = call.get('mode') == 'loss'
-        targets = call.get('data_samples') if self.opened else None
-        scale = loss_scale(self.loss_scaler, next(model.parameters()).device)
-        preprocessor = model.data_preprocessor
-        statistics = (preprocessor.mean, preprocessor.std) if hasattr(preprocessor, 'mean') else None
-        self.backbone.begin_local_step(targets, scale, statistics)
+        call = self.signature.bind(*args, **kwargs).arguments
+        self.backbone.end()  # a forward that never ended may have left its step
+        if call.get('mode') == 'loss':
+            self.backbone.begin(Step(call.get('data_samples'), loss_scale(self.loss_scaler, self.device)))
 
     def end(self, model: nn.Module, args: tuple, output: Any) -> 'dict | None':
-        opened, ran = self.opened, self.backbone.local_step_ran
-        self.opened = False
-        losses = self.backbone.end_local_step()
-        if not (opened and isinstance(output, dict)):
+        step = self.backbone.step
+        self.backbone.end()
+        if step is None or not isinstance(output, dict):
             return None
-        if ran:
-            return {**output, **losses}
+        if step.ran:
+            return {**output, **step.delivered_losses()}
         zero = self.backbone.idle_delivery()
         return None if zero is None else _with_zero(output, zero)
+
+    def remove(self) -> None:
+        """Drop the step of a forward that never ended."""
+        self.backbone.end()
 
 
 def _with_zero(losses: dict, zero: torch.Tensor) -> dict:
@@ -175,6 +169,21 @@ def _with_zero(losses: dict, zero: torch.Tensor) -> dict:
     name = next(name for name in losses if 'loss' in name)
     first = losses[name]
     return losses | {name: first + zero if isinstance(first, torch.Tensor) else [first[0] + zero, *first[1:]]}
+
+
+class _StandingStill:
+    """Before a step on exact gradients: idle auxiliary networks have no gradient, as without DDP, which writes zeros.
+
+    A zero would let weight decay and SGD's momentum move them.
+    """
+
+    def __init__(self, backbone: LocalBackbone) -> None:
+        self.backbone = backbone
+
+    def __call__(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
+        if self.backbone.gradient == 'exact':
+            for parameter in self.backbone.auxiliary.parameters():
+                parameter.grad = None
 
 
 class _DeliveryCheck:

@@ -1,23 +1,25 @@
 """The hook that logs what moves in the auxiliary networks."""
 
 import torch
-from mmengine.hooks import Hook, LoggerHook
+from mmengine.hooks import LoggerHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from ..models.local_backbone import find_local_backbone, unwrapped
+from ..backbones import find_local_backbone, unwrapped
+from .model_hook import TrainingHook
 
 
 @HOOKS.register_module()
-class LocalScalarsHook(Hook):
+class LocalScalarsHook(TrainingHook):
     """Logs the scaling biases and how far the momentum branches are from the units they follow.
 
     ``block0.scaling`` is s of block 0; ``block0.momentum_distance`` the norm of the difference of all parameters of
     branch and unit, divided by the unit's norm. They go through the Runner's message hub, where its log, TensorBoard
-    and
-    ``vis_data/scalars.json`` find them. Computed when the logger writes, so that other iterations do not wait for the
-    device. The block losses are logged anyway.
+    and ``vis_data/scalars.json`` find them. Computed when the logger writes, so that other iterations do not wait for
+    the device. The block losses are logged anyway.
     """
+
+    local_only = True
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: 'dict | None' = None, outputs: 'dict | None' = None
@@ -34,11 +36,11 @@ def local_scalars(model: torch.nn.Module) -> dict[str, float]:
     """Return the scaling biases and momentum distances of a model by their logged names."""
     backbone = find_local_backbone(model)
     scalars = {}
-    for block, (network, unit) in enumerate(zip(backbone.auxiliary, backbone.next_units, strict=True)):
+    for block, (network, unit) in enumerate(zip(backbone.auxiliary, backbone.next_units(), strict=True)):
         if network.branches.scaling is not None:
             scalars[f'block{block}.scaling'] = float(network.branches.scaling)
         if network.branches.momentum is not None:
-            source = [*unit.parameters()]
+            source = [*unit.module.parameters()]
             difference = torch._foreach_sub(source, [*network.branches.momentum.parameters()])
             norms = [torch.stack(torch._foreach_norm(values)).norm() for values in (difference, source)]
             scalars[f'block{block}.momentum_distance'] = float(norms[0] / norms[1])

@@ -1,17 +1,19 @@
 """The hook that lets momentum branches follow the trunk."""
 
-import torch
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from collections.abc import Iterable
 
+import torch
+from mmengine.registry import HOOKS
+from torch import nn
+
+from ..backbones import LocalBackbone, find_local_backbone
 from ..local import update_momentum_branches
-from ..models.local_backbone import LocalBackbone, find_local_backbone, unwrapped
+from .model_hook import Handle, ModelHook, Optimizers
 from .trunk_optimizer import trunk_optim_wrapper
 
 
 @HOOKS.register_module()
-class MomentumHook(Hook):
+class MomentumHook(ModelHook):
     """Updates the momentum branches after each optimizer step: ``gamma <- m * gamma + (1 - m) * theta``.
 
     Once a step under gradient accumulation, not at all for a step that a loss scaler skips. Source: MAN,
@@ -24,6 +26,9 @@ class MomentumHook(Hook):
         ValueError: ``momentum`` is outside [0, 1].
     """
 
+    priority = 'NORMAL'
+    local_only = True
+
     def __init__(self, momentum: float = 0.995) -> None:
         if not 0 <= momentum <= 1:
             raise ValueError(
@@ -31,20 +36,18 @@ class MomentumHook(Hook):
                 'MAN++'
             )
         self.momentum = momentum
-        self._handle: torch.utils.hooks.RemovableHandle | None = None
 
-    def before_train(self, runner: Runner) -> None:
-        """Register the update on the optimizer that steps the trunk."""
-        backbone = find_local_backbone(unwrapped(runner.model))
-        optimizer = trunk_optim_wrapper(runner.optim_wrapper, backbone).optimizer
-        self.after_train(runner)
-        self._handle = optimizer.register_step_post_hook(_MomentumUpdate(backbone, self.momentum))
+    def changes(self, model: nn.Module, optim_wrapper: 'Optimizers | None') -> Iterable[Handle]:
+        """Register the update on the optimizer that steps the trunk.
 
-    def after_train(self, runner: Runner) -> None:
-        """Remove the update."""
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
+        Raises:
+            ValueError: The model has no local backbone, or there is no optimizer.
+        """
+        backbone = find_local_backbone(model)
+        if optim_wrapper is None:
+            raise ValueError('MomentumHook follows an optimizer: give its optim_wrapper')
+        optimizer = trunk_optim_wrapper(optim_wrapper, backbone).optimizer
+        return [optimizer.register_step_post_hook(_MomentumUpdate(backbone, self.momentum))]
 
 
 class _MomentumUpdate:

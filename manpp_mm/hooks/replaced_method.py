@@ -9,8 +9,6 @@ from torch import nn
 class ReplacedMethod:
     """Stands in for a method of one module, which is kept as ``original``.
 
-    It lies on the module itself: :meth:`remove_all` finds what an interrupted training left, another Runner's too.
-
     Args:
         module: The module.
         method: Name of its method; calls of it come here from now on.
@@ -27,15 +25,19 @@ class ReplacedMethod:
         """Take the method's call."""
         raise TypeError(f'{type(self).__name__} must define __call__()')
 
-    @classmethod
-    def remove_all(cls, model: nn.Module) -> None:
-        """Leave the methods of a model's modules as they were before they were replaced by this class."""
-        for module in model.modules():
-            for name in list(vars(module)):
-                while isinstance(found := vars(module).get(name), cls):
-                    delattr(module, name)
-                    if found._previous is not None:
-                        setattr(module, name, found._previous)
+    def remove(self) -> None:
+        """Put the method back, or leave it out of the row of those that replace one another."""
+        above, found = None, vars(self.module).get(self.method)
+        while isinstance(found, ReplacedMethod) and found is not self:
+            above, found = found, found._previous
+        if found is not self:
+            return
+        if above is not None:
+            above._previous, above.original = self._previous, self.original
+            return
+        delattr(self.module, self.method)
+        if self._previous is not None:
+            setattr(self.module, self.method, self._previous)
 
 
 def checked_names(names: Sequence[str], key: str, example: str) -> list[str]:

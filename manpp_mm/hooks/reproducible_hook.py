@@ -6,13 +6,15 @@ from typing import Any
 
 import numpy as np
 from mmengine.dist import get_rank
-from mmengine.hooks import CheckpointHook, Hook
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, set_random_seed
 
+from .model_hook import TrainingHook
+
 
 @HOOKS.register_module()
-class ReproducibleHook(Hook):
+class ReproducibleHook(TrainingHook):
     """Makes a run repeat itself across a resume, bit for bit where the operations are deterministic.
 
     MMEngine stores no state of the random number generators. This hook seeds those of Python, NumPy and PyTorch anew

@@ -4,7 +4,7 @@ from mmengine.optim import BaseOptimWrapper, OptimWrapperDict
 from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
-from ..models.local_backbone import find_local_backbone, unwrapped
+from ..backbones import find_local_backbone, unwrapped
 from .trunk_optimizer import trunk_optim_wrapper
 
 

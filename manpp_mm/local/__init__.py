@@ -2,10 +2,11 @@
 
 from .branches import Branches, update_momentum_branches
 from .checkpoint import checkpointed
-from .gradient import LocalGradients, LocalStep, deliver, deliver_nothing, early_loss, local_step
+from .gradient import BlockOutput, LocalGradients, LocalStep, deliver, deliver_nothing, early_loss, local_step
 from .partition import Cut, partition
 
 __all__ = [
+    'BlockOutput',
     'Branches',
     'Cut',
     'LocalGradients',

@@ -10,7 +10,7 @@ backward, through a custom function whose inputs are the parameters.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,18 +39,30 @@ class LocalGradients:
         self.dtype = dtype
 
 
+class BlockOutput(NamedTuple):
+    """What a local block returns.
+
+    Attributes:
+        x: What the next block receives.
+        features: Maps for neck and heads, by the stage that ends with them.
+    """
+
+    x: Tensor
+    features: dict[int, Tensor]
+
+
 @dataclass
 class LocalStep:
     """What :func:`local_step` returns.
 
     Attributes:
-        outputs: The block's outputs, detached.
+        output: The block's output, detached.
         losses: The loss dict reduced to detached scalars, under the head's own keys. Keys without ``'loss'`` (an
             accuracy, say) are there too.
         gradients: To be handed to :func:`deliver`.
     """
 
-    outputs: tuple[Tensor, ...]
+    output: BlockOutput
     losses: dict[str, Tensor]
     gradients: LocalGradients
 
@@ -78,7 +90,7 @@ def _sum(values: Sequence[Tensor]) -> Tensor:
 
 
 def local_step(
-    block: Callable[[Tensor], 'Tensor | tuple[Tensor, ...]'],
+    block: Callable[[Tensor], BlockOutput],
     local_loss: Callable[[Tensor], Losses],
     x: Tensor,
     parameters: Iterable[nn.Parameter],
@@ -86,13 +98,13 @@ def local_step(
 ) -> LocalStep:
     """Run one local block with its auxiliary network and take its gradients at once.
 
-    Computes ``y = block(sg(x))``, the local loss ``L = sum of local_loss(y) entries whose key contains 'loss'`` and
+    Computes ``y = block(sg(x)).x``, the local loss ``L = sum of local_loss(y) entries whose key contains 'loss'`` and
     ``dL / dp`` for each of ``parameters``, then frees the graph: when this returns, no tensor of the block's graph is
     alive. MAN++ (arXiv 2507.16279) trains its blocks on these gradients.
 
     Args:
-        block: Maps ``x`` to one output or a tuple of them, the last of which is what the next block receives.
-        local_loss: Maps that last output to a dict of losses: scalars, tensors or lists of tensors.
+        block: Maps ``x`` to its output.
+        local_loss: Maps what the next block receives to a dict of losses: scalars, tensors or lists of tensors.
         x: The block's input, of any shape; detached here.
         parameters: The parameters of block and auxiliary network. Those that are frozen are left alone; those that
             the loss does not reach receive no gradient.
@@ -100,24 +112,22 @@ def local_step(
             again in backward.
 
     Returns:
-        Detached outputs, detached losses and the gradients to deliver.
+        The detached output, detached losses and the gradients to deliver.
 
     Raises:
         RuntimeError: No key contains ``'loss'``, the loss depends on no trainable parameter, or a parameter has a
             tensor hook, which would fire twice.
     """
     trainable = list(dict.fromkeys(p for p in parameters if p.requires_grad))
-    outputs = block(x.detach())
-    if isinstance(outputs, Tensor):
-        outputs = (outputs,)
-    losses = reduce_losses(local_loss(outputs[-1]))
+    output = block(x.detach())
+    losses = reduce_losses(local_loss(output.x))
     gradients = _taken(losses, trainable, trainable, scale)
     if not gradients.parameters:
         raise RuntimeError(
             f'the local loss ({", ".join(losses)}) depends on no trainable parameter of its block or auxiliary network'
         )
     return LocalStep(
-        outputs=tuple(output.detach() for output in outputs),
+        output=BlockOutput(output.x.detach(), {stage: map_.detach() for stage, map_ in output.features.items()}),
         losses={name: value.detach() for name, value in losses.items()},
         gradients=gradients,
     )

@@ -16,7 +16,7 @@ def partition(
     """Choose the cuts that divide a backbone into local blocks.
 
     Args:
-        units_per_stage: Residual units of each stage, ``(3, 4, 6, 3)`` for ResNet-50.
+        units_per_stage: Units of each stage, ``(3, 4, 6, 3)`` for ResNet-50.
         trainable: For each unit in order, whether anything in it, or before it for the first unit (the stem), trains.
         local_blocks: K, the number of local blocks that train. Cuts lie at stage ends where K fits them, otherwise
             the trainable units are divided evenly. A leading part with nothing to train joins the first block.
@@ -51,7 +51,7 @@ def _even_cuts(units: list[Cut], first: int, local_blocks: int) -> list[Cut]:
         raise ValueError(f'local_blocks must be a positive integer, got {local_blocks!r}')
     if local_blocks > len(trained):
         raise ValueError(
-            f'local_blocks={local_blocks} exceeds the {len(trained)} residual units that train; choose at most '
+            f'local_blocks={local_blocks} exceeds the {len(trained)} units that train; choose at most '
             f'{len(trained)}, or freeze fewer stages (frozen_stages)'
         )
     stage_ends = [a for a, b in pairwise(trained) if a[0] != b[0]]

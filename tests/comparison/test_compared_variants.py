@@ -9,11 +9,10 @@ from runners import coco_runner_config, segmentation_runner_config
 from manpp_mm.comparison import KINDS, Cell, parse_variant, run_grid, variant_config
 from manpp_mm.comparison.grid import cell_config
 from manpp_mm.hooks import GradientSwitchHook
-from manpp_mm.models.plain import LOCAL_KEYS
 
 FROZEN = ('frozen', 'front_frozen')
 LOCAL = ('manpp', 'man', 'dgl', 'learnable', 'momentum', 'manpp_k3', 'manpp_exact_start', 'dgl_exact_end')
-STATED = {f'model.backbone.{key}' for key in (*LOCAL_KEYS, 'type')}
+STATED = {f'model.backbone.{key}' for key in ('type', 'local_blocks', 'cuts', 'auxiliary', 'gradient', 'memory_budget')}
 STATED |= {'custom_hooks', 'experiment_name', 'default_hooks.scalars', 'default_hooks.scalars.type'}
 
 

@@ -12,7 +12,7 @@ from runners import segmentation_runner_config
 
 from manpp_mm.comparison import Cell, parse_variant, run_grid
 from manpp_mm.comparison.grid import final
-from manpp_mm.profiling.footprint import footprint
+from manpp_mm.memory.footprint import footprint
 
 
 @pytest.fixture(scope='module')

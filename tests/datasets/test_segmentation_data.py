@@ -11,7 +11,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
-from manpp_mm import launch
+from manpp_mm.datasets import check_files
+from manpp_mm.datasets.check_files import check_crop, check_data
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'deeplabv3_r50_manpp_cityscapes.py'
 
@@ -77,12 +78,12 @@ def test_a_label_map_of_another_size(tmp_path, monkeypatch):
 def test_folders_that_are_missing_or_empty(tmp_path, monkeypatch):
     config = cityscapes(tmp_path, monkeypatch)
     with pytest.raises(FileNotFoundError, match=r'leftImg8bit/train does not exist.*CITYSCAPES_ROOT'):
-        launch.check_data(config, 'train')
+        check_data(config, 'train')
     write_cityscapes(tmp_path, np.zeros((40, 48), np.uint8))
-    launch.check_data(config, 'train', 'val', 'test')
+    check_data(config, 'train', 'val', 'test')
     (tmp_path / 'gtFine/train/a/x_gtFine_labelTrainIds.png').unlink()
     with pytest.raises(FileNotFoundError, match=r'gtFine/train holds no file \*_gtFine_labelTrainIds.png'):
-        launch.check_data(config, 'train')
+        check_data(config, 'train')
 
 
 def test_an_image_without_its_label_map_is_named(tmp_path, monkeypatch):
@@ -94,11 +95,11 @@ def test_an_image_without_its_label_map_is_named(tmp_path, monkeypatch):
 
 def test_a_crop_that_differs_from_the_padding_is_warned_of(tmp_path, monkeypatch):
     said: list[str] = []
-    monkeypatch.setattr(launch, 'print_log', lambda message, **_: said.append(message))
+    monkeypatch.setattr(check_files, 'print_log', lambda message, **_: said.append(message))
     config = cityscapes(tmp_path, monkeypatch)
-    launch.check_crop(config)
+    check_crop(config)
     assert len(said) == 1
     assert 'model.data_preprocessor.size=(512, 1024)' in said[0]
     config.model.data_preprocessor.size = (64, 64)
-    launch.check_crop(config)
+    check_crop(config)
     assert len(said) == 1

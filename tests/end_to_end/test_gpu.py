@@ -15,7 +15,7 @@ from processes import execute, free_port
 from runners import HOOKS, segmentation_runner_config
 
 from manpp_mm.local import Branches
-from manpp_mm.profiling import TrainingStep
+from manpp_mm.memory import TrainingStep
 
 pytestmark = [
     pytest.mark.gpu,

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from manpp_mm.profiling import TrainingStep, measure
-from manpp_mm.profiling.footprint import footprint
+from manpp_mm.memory import TrainingStep, measure
+from manpp_mm.memory.footprint import footprint
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 

@@ -3,8 +3,9 @@ import torch
 from helpers import AUXILIARY, FCOS
 from runners import coco_runner_config, renamed, runner
 
+from manpp_mm.checkpoint_file import trained_config
 from manpp_mm.hooks import LocalLearningHook
-from manpp_mm.hooks.changed_keys import changed_keys, trained_config
+from manpp_mm.hooks.changed_keys import changed_keys
 
 
 def trained(tmp_path, **auxiliary):

@@ -20,12 +20,11 @@ from mmengine.registry import MODELS as MODELS_REGISTRY
 from mmengine.structures import InstanceData
 from runners import HOOKS, coco_runner_config, runner, segmentation_runner_config
 
+from manpp_mm.backbones import plain_model
 from manpp_mm.hooks import CheckpointModulesHook, EarlyLossHook
-from manpp_mm.hooks.checkpoint_modules_hook import CheckpointedCall, checkpoint_modules
-from manpp_mm.hooks.early_loss_hook import EarlyCall, take_losses_early
+from manpp_mm.hooks.checkpoint_modules_hook import CheckpointedCall
 from manpp_mm.hooks.replaced_method import ReplacedMethod
-from manpp_mm.models.plain import plain_model
-from manpp_mm.profiling import LiveBytes
+from manpp_mm.memory import LiveBytes
 
 NORM = dict(type='BN')
 
@@ -78,7 +77,7 @@ def test_same_gradients_and_statistics_with_less_memory(name, kind):
     make, names = MODELS[name]
     config = make()
     if kind == 'end-to-end':
-        config.model = plain_model(config.model)
+        config.model = plain_model(config)
     elif kind == 'exact':
         config.model.backbone.gradient = 'exact'
     model = build(config, hooked=kind == 'local').double()
@@ -88,15 +87,16 @@ def test_same_gradients_and_statistics_with_less_memory(name, kind):
     expected, moved = gradients(model), copy.deepcopy(dict(model.named_buffers()))
     model.load_state_dict(start)
     model.zero_grad()
-    calls = checkpoint_modules(model, names)
+    hook = CheckpointModulesHook(names)
+    hook.apply(model)
     found = step(model, data)
-    assert all(call.ran for call in calls.values())
+    hook.check_ran()
     assert_same_gradients(gradients(model), expected, 1e-10)
     for key, value in model.named_buffers():
         assert torch.equal(value, moved[key]), key
     assert plain - found > 100_000  # bytes; at this size gradients of parameters are most of what is kept
     assert replaced(model) == set(names)
-    CheckpointedCall.remove_all(model)
+    hook.remove(model)
     assert not replaced(model)
 
 
@@ -106,7 +106,7 @@ def test_the_rpns_loss_taken_early(kind, checkpointed):
     config = two_stage()
     config.model.rpn_head.feat_channels = 256
     if kind == 'end-to-end':
-        config.model = plain_model(config.model)
+        config.model = plain_model(config)
     elif kind == 'exact':
         config.model.backbone.gradient = 'exact'
     model = build(config, hooked=kind == 'local').double()
@@ -127,20 +127,21 @@ def test_the_rpns_loss_taken_early(kind, checkpointed):
     with LiveBytes() as live:
         plain = run()
     expected, moved = gradients(model), copy.deepcopy(dict(model.named_buffers()))
-    take_losses_early(model, ['rpn_head'])
+    early = EarlyLossHook(['rpn_head'])
+    early.apply(model)
     if checkpointed:
-        checkpoint_modules(model, ['neck', 'rpn_head'])
+        CheckpointModulesHook(['neck', 'rpn_head']).apply(model)
     with LiveBytes() as live:
-        early = run()
+        logged = run()
     assert_same_gradients(gradients(model), expected, 1e-10)
     assert all(torch.equal(value, moved[key]) for key, value in model.named_buffers())
     assert not torch.equal(moved['neck.fpn_convs.0.bn.running_mean'], start['neck.fpn_convs.0.bn.running_mean'])
-    assert {name: value.item() for name, value in early.items()} == pytest.approx(
+    assert {name: value.item() for name, value in logged.items()} == pytest.approx(
         {name: value.item() for name, value in plain.items()}, rel=1e-12
     )
     hidden = 2 * 256 * 8 * sum(side**2 for side in (16, 8, 4, 2, 1))  # float64, the RPN's one hidden layer
     assert alive[0] - alive[1] > 0.5 * hidden
-    EarlyCall.remove_all(model)
+    early.remove(model)
     assert replaced(model) == ({'neck', 'rpn_head'} if checkpointed else set())
 
 
@@ -248,7 +249,7 @@ def test_a_training_after_an_interrupted_one_replaces_once(tmp_path):
 
 def test_a_copy_of_a_checkpointed_model_is_one_of_its_own():
     model = build(two_stage(), hooked=False)
-    checkpoint_modules(model, ['neck'])
+    CheckpointModulesHook(['neck']).apply(model)
     twin = copy.deepcopy(model)
     assert twin.neck.forward.module is twin.neck
     assert twin.neck.forward.original.__self__ is twin.neck
@@ -266,13 +267,14 @@ def test_a_copy_of_a_checkpointed_model_is_one_of_its_own():
 def test_a_heads_method_that_runs_is_the_one_that_is_checkpointed(kind, method):
     head = MODELS_REGISTRY.get(f'mmdet.{kind}')(num_classes=3, in_channels=32, feat_channels=32, **HEAD_KEYS[kind])
     holder = torch.nn.ModuleDict(dict(bbox_head=head)).train()
-    calls = checkpoint_modules(holder, ['bbox_head'])
+    hook = CheckpointModulesHook(['bbox_head'])
+    hook.apply(holder)
     levels = [torch.rand(2, 32, side, side) for side in (16, 8, 4, 2, 1)]
     with LiveBytes(exclude=[*head.parameters(), *head.buffers(), *levels]) as live:
         outputs = head(levels)
         kept = live.current
-    assert calls['bbox_head'].method == method
-    assert calls['bbox_head'].ran
+    assert [name for name, value in vars(head).items() if isinstance(value, CheckpointedCall)] == [method]
+    hook.check_ran()
     outputs = [level for output in outputs for level in output]
     # One hidden map of all levels takes 87 296 bytes; each head here has at least two hidden ones.
     assert kept - sum(output.untyped_storage().nbytes() for output in outputs) < 20_000
@@ -308,7 +310,7 @@ def unscaled_gradient(model, data) -> torch.Tensor:
 
 def test_float16_losses_taken_early_do_not_underflow():
     config = detector_config()
-    config.model = plain_model(config.model)
+    config.model = plain_model(config)
     model = build(config, hooked=False)
     model.rpn_head.loss_bbox.loss_weight = 0.0
     model.rpn_head.loss_cls.loss_weight = 1e-5
@@ -323,9 +325,12 @@ def test_float16_losses_taken_early_do_not_underflow():
         return model.rpn_head.rpn_conv.weight.grad.clone()
 
     def error(scaler) -> float:
-        take_losses_early(model, ['rpn_head'], scaler)
+        wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+        wrapper.loss_scaler = scaler
+        hook = EarlyLossHook(['rpn_head'])
+        hook.apply(model, wrapper)
         found = rpn_gradient()
-        EarlyCall.remove_all(model)
+        hook.remove(model)
         return (torch.linalg.vector_norm(found - expected) / torch.linalg.vector_norm(expected)).item()
 
     expected = 1e-5 * unscaled_gradient(model, data)
@@ -373,7 +378,7 @@ LEARNED = FEATURES.clone().requires_grad_()
 )
 def test_losses_that_cannot_be_taken_early(head, args, message):
     model = torch.nn.ModuleDict(dict(head=head)).train()
-    take_losses_early(model, ['head'])
+    EarlyLossHook(['head']).apply(model)
     with pytest.raises(ValueError, match=message):
         head.loss(*args)
 

@@ -4,7 +4,7 @@ from helpers import build, detector_config
 from runners import coco_runner_config, runner
 
 from manpp_mm.hooks.local_scalars_hook import local_scalars
-from manpp_mm.profiling import plot_training, read_scalars
+from manpp_mm.memory import plot_training, read_scalars
 
 
 def test_values_by_hand():

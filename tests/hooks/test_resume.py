@@ -7,6 +7,7 @@ from mmengine.hooks import Hook
 from runners import HOOKS, coco_runner_config, renamed, runner
 
 import manpp_mm.hooks.atomic_checkpoint_hook as atomic
+from manpp_mm.checkpoint_file import check_whole
 from manpp_mm.hooks import AtomicCheckpointHook
 
 pytestmark = pytest.mark.slow
@@ -208,14 +209,14 @@ class TestAtomicCheckpointHook:
             torch.load(path, weights_only=True)
         except Exception:
             with pytest.raises(RuntimeError, match=rf'{path} .*The previous good one is {tmp_path / "iter_1.pth"}'):
-                atomic.check_checkpoint(str(path), str(tmp_path), 'iter_*.pth')
+                check_whole(str(path), str(tmp_path), 'iter_*.pth')
 
     def test_an_empty_pointer_and_names_with_a_format(self, tmp_path):
         config = loop_config(tmp_path, 'iteration', 0, [])
         config.default_hooks.checkpoint.filename_tmpl = 'step_{:03d}.pth'
         runner(renamed(config)).train()
         (tmp_path / 'work' / 'last_checkpoint').write_text('')
-        (tmp_path / 'work' / 'step_001.pth.tmp').write_bytes(b'half')
+        (tmp_path / 'work' / 'step_001.pth.123.tmp').write_bytes(b'half')
         good = tmp_path / 'work' / 'step_006.pth'
         with pytest.raises(
             RuntimeError, match=rf'last_checkpoint names no checkpoint.*The previous good one is {good}'

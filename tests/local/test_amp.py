@@ -9,8 +9,8 @@ from helpers import build, detection_batch, detector_config
 from torch import nn
 
 from manpp_mm.hooks.momentum_hook import _MomentumUpdate
-from manpp_mm.local import Branches, deliver, local_step
-from manpp_mm.profiling import LiveBytes
+from manpp_mm.local import BlockOutput, Branches, deliver, local_step
+from manpp_mm.memory import LiveBytes
 
 SCALE = 65536.0
 
@@ -36,8 +36,8 @@ class Toy(nn.Module):
 
     def local(self, x, scale):
         parameters = [p for m in (self.block, self.branches, self.head) for p in m.parameters()]
-        step = local_step(self.block, self.local_loss, x, parameters, scale)
-        return self.task(step.outputs[-1]) + deliver([step.gradients]), step
+        step = local_step(lambda x: BlockOutput(self.block(x), {}), self.local_loss, x, parameters, scale)
+        return self.task(step.output.x) + deliver([step.gradients]), step
 
     def naive(self, x):
         y = self.block(x)

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from manpp_mm.local import deliver, early_loss, local_step
+from manpp_mm.local import BlockOutput, LocalStep, deliver, early_loss
+from manpp_mm.local import local_step as step_of_a_block
+
+
+def local_step(block, *args, **kwargs) -> LocalStep:
+    """A step of a block that maps a tensor to a tensor."""
+    return step_of_a_block(lambda x: BlockOutput(block(x), {}), *args, **kwargs)
 
 
 def chain(*sizes: int) -> nn.Sequential:
@@ -44,11 +50,12 @@ def test_gradients_follow_the_factor_that_reaches_the_delivery_and_accumulate():
 
 def test_outputs_and_losses_are_detached_and_all_losses_reported():
     block, loss, x, parameters = setup()
-    step = local_step(lambda x: (x, block(x)), loss, x, parameters)
-    assert [o.requires_grad for o in step.outputs] == [False, False]
+    step = step_of_a_block(lambda x: BlockOutput(block(x), {2: 2 * x, 3: block(x)}), loss, x, parameters)
+    assert [o.requires_grad for o in (step.output.x, *step.output.features.values())] == [False] * 3
     assert set(step.losses) == {'loss_a', 'acc'}
     assert not any(v.requires_grad for v in step.losses.values())
-    assert torch.equal(step.outputs[1], block(x))
+    assert torch.equal(step.output.x, block(x))
+    assert torch.equal(step.output.features[2], 2 * x)
 
 
 def test_lists_of_losses_sum_their_means():

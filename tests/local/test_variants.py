@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from manpp_mm.local import Branches, deliver, local_step, update_momentum_branches
+from manpp_mm.local import BlockOutput, Branches, deliver, local_step, update_momentum_branches
 
 VARIANTS = {
     'MAN++': (dict(), True),
@@ -50,7 +50,7 @@ def test_output_and_one_update(name):
     y = s * bx + (2 - s) * mx if has_b and has_m else bx if has_b else mx if has_m else x
     parameters = [p for module in (block, branches, head) for p in module.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=LR)
-    step = local_step(block, lambda x: {'loss': head(branches(x)).sum()}, x0, parameters)
+    step = local_step(lambda x: BlockOutput(block(x), {}), lambda x: {'loss': head(branches(x)).sum()}, x0, parameters)
     torch.testing.assert_close(branches(block(x0))[0], y.double())
     torch.testing.assert_close(step.losses['loss'], y.double().sum())
     deliver([step.gradients]).backward()

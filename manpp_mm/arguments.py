@@ -1,0 +1,37 @@
+"""What a class's constructor takes."""
+
+import inspect
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def refuse_unknown(keys: Iterable[str], cls: type, where: str, derived: Iterable[str] = ()) -> None:
+    """Look for keys of a config that a class's constructor does not take.
+
+    Args:
+        keys: The config's keys.
+        cls: The class.
+        where: The config key that holds them, for the message.
+        derived: Arguments that are not given by a config.
+
+    Raises:
+        ValueError: There is one.
+    """
+    known = constructor_parameters(cls) - {'self', 'args', 'kwargs', *derived}
+    for key in sorted(set(keys) - known):
+        close = get_close_matches(key, known, 1)
+        way_out = f'did you mean {close[0]!r}?' if close else f'it takes {", ".join(sorted(known))}'
+        raise ValueError(f'{where} has no key {key!r}: {way_out}')
+
+
+def constructor_parameters(cls: type) -> set[str]:
+    """Names of the arguments that a class's constructor takes, those handed to its parents by ``**kwargs`` too."""
+    names: set[str] = set()
+    for parent in cls.__mro__:
+        if '__init__' not in vars(parent):
+            continue
+        parameters = inspect.signature(parent.__init__).parameters
+        names |= set(parameters)
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            break
+    return names

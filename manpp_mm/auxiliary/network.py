@@ -1,0 +1,282 @@
+"""Auxiliary networks: what turns a local block's output into a local loss."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmcv.cnn import ConvModule
+from mmengine.model import BaseModule, ModuleList
+from mmengine.registry import Registry
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..arguments import refuse_unknown
+from ..backbones.unit import Layout, Unit
+from ..local import Cut
+from ..local.branches import BRANCHES, Branches
+from .reconstruction import ReconstructionHead
+from .stride import check_strides, pooling_to
+
+_DERIVED = ('end', 'following', 'layout', 'norm_cfg')
+"""Arguments of an auxiliary network that no config gives."""
+
+
+class AuxiliaryNetwork(BaseModule):
+    """Branches, projection and heads: ``losses = head(projection(s * B(x) + (2 - s) * M(x)))``, x pooled first.
+
+    One class for each task derives the heads' arguments from the cut and calls their loss. The branches make the method
+    (see :class:`manpp_mm.local.Branches`): both with a learned scaling are MAN++ (arXiv 2507.16279), with ``scaling=1``
+    MAN (arXiv 2407.05623), none is DGL (ICML 2019); ``reconstruction`` adds InfoPro's term (ICLR 2021).
+
+    Args:
+        end: The block's last unit, whose output the heads see without branches.
+        following: The first unit of the next local block, which the branches copy.
+        layout: How the trunk's ``x`` becomes a map (N, C, H, W) and back.
+        norm_cfg: The backbone's norm config, the default of a segmentor's auxiliary heads.
+        head: Config of the head, any registered module of the task's package with the task's ``loss``, or a list of
+            them, each with a ``weight`` of its own (1 where it has none). Channels, strides and anchors follow from the
+            cut; give the rest (``num_classes``).
+        branches, scaling: See :class:`manpp_mm.local.Branches`.
+        stride: None, or the stride in pixels at which projection and head run: the block's output is average-pooled
+            before the branches, by as much as their own stride leaves to do. The cost falls with the square. A block
+            whose head would run there or coarser anyway is left as it is. (A choice of this project's: the authors
+            pool nothing.)
+        projection: None, or arguments of mmcv's ``ConvModule`` between branches and head: ``out_channels``, and, for a
+            lighter head, ``stride``. A 1x1 convolution without norm and activation unless they are given.
+        neck: None, or the config of a registered neck on one level instead of the projection: ``FPN`` with
+            ``num_outs=3`` gives the heads levels of one, two and four times the stride. ``in_channels`` follows.
+        reconstruction: None, or arguments of :class:`ReconstructionHead`.
+        loss_weight: Factor of all losses of this block.
+
+    Raises:
+        ValueError: A head is unknown, has no ``loss`` or lacks an argument, or keys exclude each other; the message
+            names the config key.
+    """
+
+    registry: Registry
+    """Where heads and necks come from."""
+
+    def __init__(
+        self,
+        end: Unit,
+        following: Unit,
+        layout: Layout,
+        norm_cfg: Mapping | None,
+        head: 'Mapping | Sequence[Mapping] | None' = None,
+        branches: Sequence[str] = BRANCHES,
+        scaling: 'str | float | None' = None,
+        stride: int | None = None,
+        projection: Mapping | None = None,
+        neck: Mapping | None = None,
+        reconstruction: Mapping | None = None,
+        loss_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not isinstance(loss_weight, (int, float)) or loss_weight <= 0:
+            raise ValueError(f'auxiliary.loss_weight={loss_weight!r} must be a positive number')
+        self.loss_weight = loss_weight
+        try:
+            self.branches = Branches(following.module, branches, scaling)
+        except ValueError as error:
+            raise ValueError(f'auxiliary.{error}') from None
+        self.layout = layout
+        seen = following if branches else end
+        in_channels, head_stride = seen.channels, seen.stride
+        self.own_stride = head_stride
+        """At which stride projection and head would run without ``stride``."""
+        self.pooling = pooling_to(stride, head_stride)
+        """Pixels of the block's output, each way, that become one."""
+        head_stride *= self.pooling
+        strides = [head_stride]
+        self.projection = nn.Identity()
+        self.neck = None
+        if projection is not None and neck is not None:
+            raise ValueError('auxiliary takes projection or neck, not both')
+        if projection is not None:
+            self.projection, in_channels, head_stride = _build_projection(projection, in_channels, head_stride)
+            strides = [head_stride]
+        if neck is not None:
+            self.neck, in_channels, levels = self._build_neck(dict(neck), in_channels)
+            strides = [head_stride * 2**level for level in range(levels)]
+        heads = [head] if isinstance(head, Mapping) else list(head or [])
+        if not heads or any('type' not in entry for entry in heads):
+            raise ValueError('auxiliary needs head=dict(type=...), the head that computes the local loss')
+        self.weights = [entry.get('weight', 1.0) for entry in heads]
+        self.heads = ModuleList(
+            self._build_head({k: v for k, v in entry.items() if k != 'weight'}, in_channels, strides, norm_cfg)
+            for entry in heads
+        )
+        self.reconstruction = None
+        if reconstruction is not None:
+            self.reconstruction = ReconstructionHead(end.channels, **reconstruction)
+
+    @classmethod
+    def for_cuts(
+        cls,
+        config: 'Mapping | Sequence[Mapping] | None',
+        units: Sequence[Unit],
+        cuts: Sequence[Cut],
+        trained: Sequence[Cut],
+        layout: Layout,
+        norm_cfg: Mapping | None,
+    ) -> list['AuxiliaryNetwork']:
+        """Build a backbone's auxiliary networks, one for each cut.
+
+        Args:
+            config: ``model.backbone.auxiliary``.
+            units: The backbone's units.
+            cuts: Where it is cut.
+            trained: After which units it could be.
+            layout, norm_cfg: See :class:`AuxiliaryNetwork`.
+
+        Raises:
+            ValueError: ``config`` is missing or does not fit the cuts; see :class:`AuxiliaryNetwork` for the others.
+        """
+        if config is None:
+            raise ValueError(
+                f'a backbone that is cut after {list(cuts)} needs model.backbone.auxiliary=dict(head=dict(...)), the '
+                'network that gives each block its local loss'
+            )
+        entries = [config] * len(cuts) if isinstance(config, Mapping) else list(config)
+        if len(entries) != len(cuts):
+            raise ValueError(f'auxiliary holds {len(entries)} entries for {len(cuts)} cuts {list(cuts)}')
+        places = [unit.cut for unit in units]
+        networks = []
+        for cut, entry in zip(cuts, entries, strict=True):
+            refuse_unknown(entry, cls, 'model.backbone.auxiliary', _DERIVED)
+            end = places.index(cut)
+            networks.append(cls(units[end], units[end + 1], layout, norm_cfg, **entry))
+        finest = min(unit.stride for unit in units if unit.cut in trained)
+        check_strides(config, [network.own_stride for network in networks], finest)
+        return networks
+
+    def _registered_class(self, key: str, config: Mapping) -> type:
+        name = config.get('type')
+        found = self.registry.get(name) if isinstance(name, str) else name
+        if not inspect.isclass(found):
+            raise ValueError(
+                f'auxiliary.{key}.type={name!r} is not registered in {self.registry.scope}; use the name of a {key} of '
+                f'that package, or add the module that registers yours to custom_imports'
+            )
+        return found
+
+    def _build_neck(self, config: dict[str, Any], in_channels: int) -> tuple[nn.Module, int, int]:
+        self._registered_class('neck', config)
+        for key in ('out_channels', 'num_outs'):
+            if not isinstance(config.get(key), int):
+                raise ValueError(f'auxiliary.neck needs {key}, one integer')
+        if 'in_channels' in config:
+            raise ValueError(f'remove auxiliary.neck.in_channels: it follows from the cut ({in_channels} here)')
+        built = self.registry.build(_unscoped(config) | dict(in_channels=[in_channels], _scope_=self.registry.scope))
+        return built, config['out_channels'], config['num_outs']
+
+    def _build_head(
+        self, config: dict[str, Any], in_channels: int, strides: list[int], norm_cfg: Mapping | None
+    ) -> nn.Module:
+        head_type = self._registered_class('head', config)
+        if not hasattr(head_type, 'loss'):
+            raise ValueError(f'auxiliary.head.type={config["type"]!r} has no loss() and cannot give a local loss')
+        if 'in_channels' in config:
+            raise ValueError(f'remove auxiliary.head.in_channels: it follows from the cut ({in_channels} here)')
+        config['in_channels'] = in_channels
+        self.complete_head(config, head_type, strides, norm_cfg)
+        # Under another default scope the head would not find its own coders and losses.
+        return self.registry.build(_unscoped(config) | {'_scope_': self.registry.scope})
+
+    def complete_head(
+        self, config: dict[str, Any], head_type: type, strides: list[int], norm_cfg: Mapping | None
+    ) -> None:
+        """Fill in what follows from the cut.
+
+        Args:
+            config: The head's config with ``in_channels``, changed in place.
+            head_type: Its class.
+            strides: Stride in pixels of each level that the head sees.
+            norm_cfg: The backbone's norm config.
+        """
+        raise TypeError(f'{type(self).__name__} must define complete_head()')
+
+    def head_loss(self, head: nn.Module, levels: Sequence[Tensor], targets: Any, shared: dict) -> Mapping[str, Any]:
+        """Return a head's loss dict.
+
+        Args:
+            head: The head.
+            levels: Its input, (N, C, H, W) each.
+            targets: What its ``loss`` takes beside them.
+            shared: Where the auxiliary networks of one step keep what they derive from the targets for each other.
+        """
+        raise TypeError(f'{type(self).__name__} must define head_loss()')
+
+    def forward(
+        self, x: Tensor, targets: Any, images: Tensor | None = None, shared: 'dict | None' = None
+    ) -> dict[str, Any]:
+        """Return the local loss dict of a block's output.
+
+        Args:
+            x: The block's output in the trunk's layout.
+            targets: What the heads' ``loss`` takes beside the features.
+            images: The batch (N, 3, H, W) as the backbone sees it, for the reconstruction.
+            shared: See :meth:`head_loss`.
+
+        Raises:
+            RuntimeError: ``x`` is smaller than what ``auxiliary.stride`` pools.
+        """
+        shared = {} if shared is None else shared
+        y = self.features(x)
+        levels = (y,) if self.neck is None else self.neck((y,))
+        losses: dict[str, Any] = {}
+        for index, (head, weight) in enumerate(zip(self.heads, self.weights, strict=True)):
+            prefix = f'head{index}.' if len(self.heads) > 1 else ''
+            found = self.head_loss(head, levels, targets, shared)
+            losses |= {prefix + name: _weighted(name, value, weight) for name, value in found.items()}
+        if self.reconstruction is not None:
+            losses['loss_reconstruction'] = self.reconstruction(self.layout.to_map(x), images)
+        return {name: _weighted(name, value, self.loss_weight) for name, value in losses.items()}
+
+    def features(self, x: Tensor) -> Tensor:
+        """What heads or neck see of a block's output in the trunk's layout: (N, C, h, w)."""
+        return self.projection(self.layout.to_map(self.branches(self._pooled(x))))
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        if self.pooling == 1:
+            return x
+        found = self.layout.to_map(x)
+        height, width = found.shape[-2:]
+        if min(height, width) < self.pooling:
+            raise RuntimeError(
+                f"auxiliary.stride pools {self.pooling} x {self.pooling} pixels of a block's output, which is "
+                f'{height} x {width} here: larger images or a finer stride are needed'
+            )
+        # Pixels at the border that do not fill a window count, too.
+        return self.layout.from_map(F.avg_pool2d(found, self.pooling, ceil_mode=True))
+
+    def train_heads(self, mode: bool) -> None:
+        """Set the mode of all but the branches; a backbone's ``norm_eval`` is not meant for them."""
+        for module in (self.projection, self.neck, self.heads, self.reconstruction):
+            if module is not None:
+                module.train(mode)
+
+
+def _weighted(name: str, value: Any, weight: float) -> Any:
+    if weight == 1 or 'loss' not in name:
+        return value
+    return [item * weight for item in value] if isinstance(value, Sequence) else value * weight
+
+
+def _build_projection(config: Mapping, in_channels: int, stride: int) -> tuple[nn.Module, int, int]:
+    config = _unscoped(dict(kernel_size=1, act_cfg=None) | dict(config))
+    if 'out_channels' not in config:
+        raise ValueError('auxiliary.projection needs out_channels, the number of channels that the head sees')
+    config['padding'] = config.get('padding', config['kernel_size'] // 2)
+    if not isinstance(config.get('stride', 1), int):
+        raise ValueError(f'auxiliary.projection.stride={config["stride"]!r} must be one integer')
+    return ConvModule(in_channels, **config), config['out_channels'], stride * config.get('stride', 1)
+
+
+def _unscoped(config: Mapping) -> dict[str, Any]:
+    """A copy whose layer configs lack the ``_scope_`` of an ``mmseg::`` base, which mmcv's builders do not know."""
+    copied = dict(config)
+    for key in ('norm_cfg', 'conv_cfg', 'act_cfg'):
+        if isinstance(copied.get(key), Mapping):
+            copied[key] = {name: value for name, value in copied[key].items() if name != '_scope_'}
+    return copied

@@ -1,0 +1,290 @@
+"""FCOS's head with a loss that never waits for the device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmdet.models import FCOSHead
+from mmdet.models.dense_heads.fcos_head import INF
+from mmdet.models.losses import CrossEntropyLoss, FocalLoss, GIoULoss, IoULoss
+from mmdet.models.utils import unpack_gt_instances
+from mmdet.utils import reduce_mean
+from mmengine.structures import InstanceData
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+_PADDED = 'padded boxes and labels'
+_AT_ONCE = 2**21
+"""Pairs of a point and a box that are compared at once (as many images as that is): some 100 MB in float32."""
+
+
+@dataclass
+class PointTargets:
+    """What each of the P points of all levels is to predict, in a batch of N images, and what it weighs in the losses.
+
+    Weights hold the losses' normalisers: foreground points, or their centerness summed up, the mean over processes.
+
+    Attributes:
+        sign: (N, classes, P), int8: -1 at the point's class, 1 elsewhere.
+        class_weights: (N, classes, P), of the focal loss.
+        distances: (N, 4, P): left, top, right, bottom to the sides of the point's box; 1 in the background.
+        areas: (N, P): of the boxes of these distances.
+        box_weights: (N, P): 0 in the background.
+        centerness: (N, P): 0 in the background.
+        centerness_weights: (N, P): 0 in the background.
+    """
+
+    sign: Tensor
+    class_weights: Tensor
+    distances: Tensor
+    areas: Tensor
+    box_weights: Tensor
+    centerness: Tensor
+    centerness_weights: Tensor
+
+
+class PaddedFCOSHead(FCOSHead):
+    """MMDetection's ``FCOSHead`` with its loss as one dense computation over padded boxes.
+
+    Upstream's loss picks the foreground points by their indices, image by image, and waits for the device each time.
+    Here the boxes of a batch are padded to (N, G, 4), every point is compared with every box at once, and background
+    points weigh nothing. Losses and gradients are upstream's within rounding, in fewer operators and without a
+    synchronisation. The same targets can serve several heads of one stride (``shared`` of :meth:`loss`).
+
+    A box loss between two boxes around one point depends on the four distances alone, so no box is decoded.
+    Source: FCOS (ICCV 2019).
+
+    Args:
+        args, kwargs: ``FCOSHead``'s. ``loss_cls`` is a sigmoid ``FocalLoss``, ``loss_bbox`` an ``IoULoss`` or
+            ``GIoULoss``, ``loss_centerness`` a sigmoid ``CrossEntropyLoss`` without weights.
+
+    Raises:
+        ValueError: Other losses.
+
+    Example:
+        >>> head = PaddedFCOSHead(num_classes=3, in_channels=16, feat_channels=32, stacked_convs=1, strides=[16],
+        ...                       regress_ranges=((-1, 1e8),))
+        >>> [tuple(level.shape) for (level,) in head((torch.rand(2, 16, 10, 12),))]
+        [(2, 3, 10, 12), (2, 4, 10, 12), (2, 1, 10, 12)]
+    """
+
+    plain = FCOSHead
+    """What stands in for it where this package is not installed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._kept_points: dict[tuple, Tensor] = {}
+        focal, box, centerness = self.loss_cls, self.loss_bbox, self.loss_centerness
+        if type(focal) is not FocalLoss or focal.activated:
+            self._refuse('loss_cls', focal, "a 'FocalLoss' of logits")
+        if type(box) not in (IoULoss, GIoULoss):
+            self._refuse('loss_bbox', box, "an 'IoULoss' or a 'GIoULoss'")
+        if (
+            type(centerness) is not CrossEntropyLoss
+            or not centerness.use_sigmoid
+            or centerness.class_weight is not None
+            or centerness.avg_non_ignore
+        ):
+            self._refuse('loss_centerness', centerness, "a 'CrossEntropyLoss' with use_sigmoid and without weights")
+        for key, loss in (('loss_cls', focal), ('loss_bbox', box), ('loss_centerness', centerness)):
+            if loss.reduction != 'mean':
+                self._refuse(key, loss, "one with reduction='mean'")
+
+    @staticmethod
+    def _refuse(key: str, loss: torch.nn.Module, known: str) -> None:
+        raise ValueError(
+            f'PaddedFCOSHead: {key} is a {type(loss).__name__}, and must be {known}; with other losses use FCOSHead'
+        )
+
+    def loss(self, x: Sequence[Tensor], batch_data_samples: list, shared: 'dict | None' = None) -> dict[str, Tensor]:
+        """Run the head and return its losses.
+
+        Args:
+            x: The levels, (N, C, H, W) each.
+            batch_data_samples: The N data samples.
+            shared: Where heads that see the same samples keep targets for each other; None keeps none.
+        """
+        instances, _, metas = unpack_gt_instances(batch_data_samples)
+        return self.loss_by_feat(*self(x), instances, metas, shared=shared)
+
+    def loss_by_feat(
+        self,
+        cls_scores: list[Tensor],
+        bbox_preds: list[Tensor],
+        centernesses: list[Tensor],
+        batch_gt_instances: list[InstanceData],
+        batch_img_metas: list[dict],
+        batch_gt_instances_ignore: 'list[InstanceData] | None' = None,
+        shared: 'dict | None' = None,
+    ) -> dict[str, Tensor]:
+        """Return ``loss_cls``, ``loss_bbox`` and ``loss_centerness``, as ``FCOSHead.loss_by_feat`` does.
+
+        Args:
+            cls_scores: A map of logits (N, classes, H, W) a level.
+            bbox_preds: Likewise (N, 4, H, W), distances to the box's sides.
+            centernesses: Likewise (N, 1, H, W), logits.
+            batch_gt_instances: Boxes and labels of each image.
+            batch_img_metas, batch_gt_instances_ignore: Not used, as upstream.
+            shared: See :meth:`loss`.
+        """
+        sizes = tuple(tuple(level.shape[-2:]) for level in cls_scores)
+        # Float32 under mixed precision; upstream's forward hands out no finer distances.
+        dtype = torch.promote_types(cls_scores[0].dtype, bbox_preds[0].dtype)
+        shared = {} if shared is None else shared
+        if _PADDED not in shared:
+            shared[_PADDED] = _padded(batch_gt_instances)
+        key = (
+            PaddedFCOSHead, sizes, dtype, tuple(self.prior_generator.strides), tuple(self.regress_ranges),
+            self.num_classes, self.center_sampling and self.center_sample_radius, self.norm_on_bbox,
+            self.loss_cls.alpha,
+        )  # fmt: skip
+        if key not in shared:
+            shared[key] = self.point_targets(sizes, *shared[_PADDED], dtype)
+        targets = shared[key]
+        return dict(
+            loss_cls=self._class_loss(_flat(cls_scores).to(dtype), targets),
+            loss_bbox=self._box_loss(_flat(bbox_preds).to(dtype), targets),
+            loss_centerness=self._centerness_loss(_flat(centernesses).squeeze(1).to(dtype), targets),
+        )
+
+    @torch.no_grad()
+    def point_targets(
+        self, sizes: Sequence[tuple[int, int]], boxes: Tensor, labels: Tensor, dtype: torch.dtype
+    ) -> PointTargets:
+        """Assign each point the smallest box that it lies in (and near whose centre), if its level is the box's.
+
+        Args:
+            sizes: Height and width of each level.
+            boxes: (N, G, 4) as x1, y1, x2, y2 in pixels, padded with zeros; G is at least 1.
+            labels: (N, G).
+            dtype: Floating-point type of the targets.
+        """
+        device, boxes = boxes.device, boxes.to(dtype)
+        counts = [height * width for height, width in sizes]
+        points = self._points(sizes, dtype, device)
+        at_once = max(1, _AT_ONCE // (boxes.shape[1] * points.shape[-1]))
+        parts = [self._assigned(some, points, counts) for some in boxes.split(at_once)]
+        area, chosen = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
+        background = area >= INF
+        label = labels.gather(1, chosen).masked_fill_(background, self.num_classes)
+        positive = label[:, None] == torch.arange(self.num_classes, device=device)[:, None]
+        box = boxes.mT.gather(2, chosen[:, None].expand(-1, 4, -1))
+        near, far = points[:, 0] - box[:, :2], box[:, 2:] - points[:, 0]
+        distances = torch.cat([near, far], 1).masked_fill_(background[:, None], 1)
+        near, far = distances[:, :2], distances[:, 2:]
+        ratio = torch.minimum(near, far) / torch.maximum(near, far)
+        centerness = (ratio[:, 0] * ratio[:, 1]).sqrt().masked_fill_(background, 0)
+        if self.norm_on_bbox:
+            distances = distances / _by_level(self.strides, counts, dtype, device)
+        foreground = (area < INF).to(dtype)
+        number, weight = reduce_mean(torch.stack([foreground.sum(), centerness.sum()])).unbind()
+        number, weight = number.clamp(min=1), weight.clamp(min=1e-6)
+        sign = torch.rsub(positive.to(torch.int8), 1, alpha=2)
+        class_weights = torch.rsub(sign.to(dtype), 0.5, alpha=self.loss_cls.alpha - 0.5)  # alpha, or 1 - alpha
+        return PointTargets(
+            sign=sign,
+            class_weights=class_weights.div_(number),
+            distances=distances,
+            areas=_areas(distances),
+            box_weights=centerness / weight,
+            centerness=centerness,
+            centerness_weights=foreground / number,
+        )
+
+    def _assigned(self, boxes: Tensor, points: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """For each point (n, P) the area of its box, INF without one, and which of the boxes (n, G, 4) it is."""
+        dtype, device = boxes.dtype, boxes.device
+        corners = boxes.mT.unsqueeze(-1)  # (n, 4, G, 1)
+        low, high = corners[:, :2], corners[:, 2:]
+        near, far = points - low, high - points  # (n, 2, G, P)
+        # Every point lies outside a box of padding, which has no size.
+        outside = torch.minimum(near, far).amin(1) <= 0
+        if self.center_sampling:
+            radius = _by_level([s * self.center_sample_radius for s in self.strides], counts, dtype, device)
+            outside |= ((low + high) / 2 - points).abs().amax(1) >= radius
+        if any(tuple(limits) != (-1, INF) for limits in self.regress_ranges):
+            longest = torch.maximum(near, far).amax(1)
+            lower, upper = zip(*self.regress_ranges, strict=True)
+            outside |= longest < _by_level(lower, counts, dtype, device)
+            outside |= longest > _by_level(upper, counts, dtype, device)
+        size = high - low
+        return tuple((size[:, 0] * size[:, 1]).masked_fill(outside, INF).min(1))
+
+    def _points(self, sizes: Sequence[tuple[int, int]], dtype: torch.dtype, device: torch.device) -> Tensor:
+        """The points of all levels, (2, 1, P); kept until images of another size come."""
+        key = (tuple(sizes), dtype, device)
+        if key not in self._kept_points:
+            levels = self.prior_generator.grid_priors(sizes, dtype=dtype, device=device)
+            self._kept_points = {key: torch.cat(levels).T.contiguous()[:, None]}
+        return self._kept_points[key]
+
+    def _class_loss(self, logits: Tensor, targets: PointTargets) -> Tensor:
+        # With z = logits * sign both halves of the focal loss read weight * sigmoid(z)^gamma * softplus(z).
+        z = logits * targets.sign
+        loss = z.sigmoid().pow(self.loss_cls.gamma) * F.softplus(z, threshold=50)
+        return _weighted_sum(loss, targets.class_weights, self.loss_cls.loss_weight)
+
+    def _box_loss(self, distances: Tensor, targets: PointTargets) -> Tensor:
+        box = self.loss_bbox
+        if type(box) is GIoULoss:
+            # An enclosing area that overflows in the background would be NaN, and not weigh nothing.
+            distances = distances.masked_fill(targets.box_weights[:, None] == 0, 1)
+        # No union is smaller than the target's area, so that upstream's bound of 1e-6 changes nothing.
+        both = torch.stack([distances, torch.minimum(distances, targets.distances)])
+        areas, overlaps = _areas(both).unbind()
+        unions = areas + targets.areas - overlaps
+        ious = overlaps / unions
+        if type(box) is GIoULoss:
+            enclosing = _areas(torch.maximum(distances, targets.distances))
+            return _weighted_sum(2 - ious - unions / enclosing, targets.box_weights, box.loss_weight)
+        ious = ious.clamp(min=box.eps)
+        if box.mode == 'log':
+            return _weighted_sum(ious.log(), targets.box_weights, -box.loss_weight)
+        return _weighted_sum(
+            1 - (ious if box.mode == 'linear' else ious.square()), targets.box_weights, box.loss_weight
+        )
+
+    def _centerness_loss(self, logits: Tensor, targets: PointTargets) -> Tensor:
+        loss = F.binary_cross_entropy_with_logits(
+            logits, targets.centerness, targets.centerness_weights, reduction='sum'
+        )
+        return _scaled(loss, self.loss_centerness.loss_weight)
+
+
+def _padded(instances: Sequence[InstanceData]) -> tuple[Tensor, Tensor]:
+    """Boxes (N, G, 4) and labels (N, G) of a batch, padded with zeros; G is at least 1."""
+    boxes = pad_sequence([one.bboxes for one in instances], batch_first=True)
+    labels = pad_sequence([one.labels for one in instances], batch_first=True)
+    if not boxes.shape[1]:
+        boxes, labels = boxes.new_zeros(len(instances), 1, 4), labels.new_zeros(len(instances), 1)
+    return boxes, labels
+
+
+def _flat(levels: Sequence[Tensor]) -> Tensor:
+    """(N, C, P) of levels (N, C, H, W)."""
+    flat = [level.flatten(2) for level in levels]
+    return flat[0] if len(flat) == 1 else torch.cat(flat, 2)
+
+
+def _by_level(values: Sequence[float], counts: Sequence[int], dtype: torch.dtype, device: torch.device) -> Any:
+    """A value for each point of all levels (P), made on the device; with one level the value itself."""
+    if len(counts) == 1:
+        return values[0]
+    filled = zip(values, counts, strict=True)
+    return torch.cat([torch.full((count,), value, dtype=dtype, device=device) for value, count in filled])
+
+
+def _areas(distances: Tensor) -> Tensor:
+    """(..., P): areas of the boxes whose sides have distances (..., 4, P) to a point in them."""
+    width, height = distances.unflatten(-2, (2, 2)).sum(-3).unbind(-2)
+    return width * height
+
+
+def _weighted_sum(values: Tensor, weights: Tensor, factor: float) -> Tensor:
+    return _scaled(torch.dot(values.flatten(), weights.flatten()), factor)
+
+
+def _scaled(loss: Tensor, factor: float) -> Tensor:
+    return loss if factor == 1 else loss * factor

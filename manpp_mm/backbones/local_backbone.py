@@ -1,0 +1,256 @@
+"""The mixin that runs a backbone block by block."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from mmengine.model import ModuleList
+from torch import Tensor, nn
+
+from ..arguments import refuse_unknown
+from ..local import BlockOutput, Cut, checkpointed, deliver_nothing, local_step, partition
+from ..step import Step
+from .ownership import check_ownership, parameters_of
+from .state import TrunkState
+from .trunk import Trunk
+
+GRADIENTS = ('local', 'exact')
+
+
+class LocalBackbone(TrunkState, Trunk):
+    """Mixin that trains a backbone made of units block by block.
+
+    Put it before the backbone class: ``class LocalResNet(LocalResNetMixin, ResNet)``. The trunk keeps the parent's
+    parameter names; everything that is added lives under ``auxiliary.``. In evaluation, and wherever gradients are
+    off, the parent's forward runs and no auxiliary network does.
+
+    In training each block but the last is run by :func:`manpp_mm.local.local_step`: its gradients are taken at once
+    and its graph is freed. Its outputs (to the next block and to a neck) are detached. The last block is ordinary
+    autograd. ``LocalLearningHook`` hands each training forward its :class:`manpp_mm.step.Step` (:meth:`begin`) and
+    takes it back (:meth:`end`).
+
+    With ``gradient='exact'`` the same cuts serve end-to-end training: each block but the last is checkpointed and the
+    task's gradient flows through all of them. Gradients are the parent backbone's, memory is about that of local
+    training, time is a forward of those blocks more.
+
+    A family of backbones is a subclass that defines :meth:`units`, :meth:`stem_parts` and :meth:`run_stem`, and, where
+    they are not ResNet's, ``layout``, :meth:`output_modules` and :meth:`output_map`.
+
+    Args:
+        local_blocks: K, the number of local blocks that train: at stage ends where K fits them, otherwise the units
+            are divided evenly. Set this or ``cuts``. ``'auto'``: cuts are planned from measured memory before the model
+            is built (see :mod:`manpp_mm.memory.plan`).
+        cuts: Explicit cuts ``[(stage, unit), ...]``, both from 0, each after that unit.
+        auxiliary: Arguments of the auxiliary networks (see :class:`AuxiliaryNetwork`): one dict for all of them or a
+            list of one dict a cut.
+        gradient: ``'local'``, or ``'exact'``; then there are no auxiliary networks. ``GradientSwitchHook`` switches a
+            local backbone to exact gradients for a stretch of the schedule.
+        memory_budget: With ``local_blocks='auto'`` the size to plan for, ``'6GiB'`` say; None: about the lowest peak.
+        args, kwargs: The parent backbone's. ``with_cp=True`` checkpoints each unit, non-reentrant; not the
+            branches, whose backward follows their forward at once.
+
+    Raises:
+        ValueError: For cuts or an auxiliary network that do not fit the backbone; the message names the key.
+    """
+
+    auxiliary_type: ClassVar[type]
+    """The task's :class:`manpp_mm.auxiliary.AuxiliaryNetwork`."""
+
+    plain: ClassVar[type[nn.Module]]
+    """The end-to-end twin of a class, the first of its bases that is no local backbone unless a class sets its own."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if 'plain' not in vars(cls):
+            plain = [base for base in cls.__mro__ if issubclass(base, nn.Module) and not issubclass(base, Trunk)]
+            if plain:
+                cls.plain = plain[0]
+
+    def __init__(
+        self,
+        *args: Any,
+        local_blocks: 'int | str | None' = None,
+        cuts: Sequence[Cut] | None = None,
+        auxiliary: 'Mapping | Sequence[Mapping] | None' = None,
+        gradient: str = 'local',
+        memory_budget: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if gradient not in GRADIENTS:
+            raise ValueError(f"gradient={gradient!r} must be 'local' or 'exact'")
+        if local_blocks == 'auto' or memory_budget is not None:
+            raise ValueError(
+                f'local_blocks={local_blocks!r} with memory_budget={memory_budget!r} is planned before the model is '
+                "built, by this project's tools/train.py; elsewhere run tools/plan_cuts.py CONFIG and write its cuts "
+                "into the config. memory_budget goes with local_blocks='auto' and cuts=None."
+            )
+        refuse_unknown(kwargs, type(self), 'model.backbone')
+        super().__init__(*args, **kwargs)
+        self.auxiliary = ModuleList()
+        self.step: Step | None = None
+        """What the current training forward needs and collects, None outside of one."""
+        self.train(self.training)  # some backbones freeze their stages here
+        units = self.units()
+        check_ownership(self, units)
+        trains = [_trains([unit.module]) for unit in units]
+        self._stem_trains = _trains(self.stem_parts())
+        self._idle_units = 0 if self._stem_trains or True not in trains else trains.index(True)
+        trains[0] = trains[0] or self._stem_trains
+        per_stage = [sum(unit.cut[0] == stage for unit in units) for stage in range(units[-1].cut[0] + 1)]
+        self.cuts = partition(per_stage, trains, local_blocks, cuts)
+        self.trained_cuts = [unit.cut for unit in units[trains.index(True) :]]
+        """Where the backbone can be cut: after each unit from the first that trains on, but for the last."""
+        # Units would checkpoint themselves with reentrance, which torch.autograd.grad cannot enter.
+        reentrant = [m for unit in units for m in unit.module.modules() if getattr(m, 'with_cp', False)]
+        self.units_checkpointed = bool(reentrant)
+        for module in reentrant:
+            module.with_cp = False
+        self.gradient = gradient
+        """How the backbone trains now, ``'local'`` or ``'exact'``."""
+        if gradient == 'local' and self.cuts:
+            norm_cfg = getattr(self, 'norm_cfg', None)
+            networks = self.auxiliary_type.for_cuts(
+                auxiliary, units, self.cuts, self.trained_cuts, self.layout, norm_cfg
+            )
+            self.auxiliary = ModuleList(networks)
+        self.train(self.training)
+
+    # Construction.
+
+    def init_weights(self) -> None:
+        """Initialise trunk and auxiliary networks; some backbones initialise themselves alone."""
+        super().init_weights()
+        if len(self.auxiliary) and not self.auxiliary.is_init:
+            self.auxiliary.init_weights()
+
+    def train(self, mode: bool = True) -> 'LocalBackbone':
+        """Set the mode. ``norm_eval`` holds for trunk and branches; what follows them keeps training mode."""
+        super().train(mode)
+        for network in self.auxiliary:
+            network.train_heads(mode)
+        self.forget_blocks()
+        return self
+
+    # The training step.
+
+    def switch_gradient(self, gradient: str) -> None:
+        """Train by local or by exact gradients from now on.
+
+        Args:
+            gradient: ``'local'`` or ``'exact'``.
+
+        Raises:
+            ValueError: Another value, or local gradients of a backbone that was built without auxiliary networks.
+        """
+        if gradient not in GRADIENTS:
+            raise ValueError(f"gradient={gradient!r} must be 'local' or 'exact'")
+        if gradient == 'local' and self.cuts and not len(self.auxiliary):
+            raise ValueError(
+                "model.backbone.gradient='exact' builds no auxiliary networks: set gradient='local' to switch between "
+                'the two (GradientSwitchHook)'
+            )
+        self.gradient = gradient
+
+    def begin(self, step: Step) -> None:
+        """Open a training forward; the step of one that never ended is dropped."""
+        self.step = step
+
+    def end(self) -> None:
+        """Close a training forward, also one that was interrupted."""
+        self.step = None
+
+    def idle_delivery(self) -> Tensor | None:
+        """While exact gradients flow, a zero through which the idle auxiliary networks take part in backward."""
+        idle = [p for p in self.auxiliary.parameters() if p.requires_grad]
+        return deliver_nothing(idle) if self.gradient == 'exact' and idle else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Run the backbone.
+
+        Args:
+            x: Images (N, 3, H, W).
+
+        Returns:
+            The feature maps at ``out_indices``. In block-local training those of all blocks but the last are
+            detached.
+
+        Raises:
+            RuntimeError: Training without targets (``LocalLearningHook`` is missing), or a second call in one forward.
+        """
+        if not (self.training and torch.is_grad_enabled()):
+            return super().forward(x)
+        if self.gradient == 'exact':
+            return self._exact_forward(x)
+        features = self._local_forward(x)
+        return tuple(self.output_map(stage, found) for stage, found in features.items())
+
+    def _local_forward(self, images: Tensor) -> dict[int, Tensor]:
+        """Train each block but the last at once; the maps of the stages as the units left them."""
+        x, features = images, {}
+        *blocks, last = self.blocks()
+        if blocks:
+            step = self._own_step()
+            for index, (block, network) in enumerate(zip(blocks, self.auxiliary, strict=True)):
+                result = local_step(
+                    partial(self.run_block, block, first=index == 0),
+                    lambda output, network=network: network(output, step.targets, images, step.shared),
+                    x,
+                    block.local_parameters,
+                    step.scale,
+                )
+                _forget_casts(x)
+                x = result.output.x
+                features |= result.output.features
+                step.add(index, result)
+            step.shared.clear()  # nothing of it is alive while neck and heads run
+        return features | self.run_block(last, x, first=not blocks).features
+
+    def _own_step(self) -> Step:
+        if self.step is None or self.step.targets is None:
+            raise RuntimeError(
+                f'{type(self).__name__} trains block by block and has no targets. Add '
+                "custom_hooks=[dict(type='LocalLearningHook'), dict(type='MomentumHook')] to the config (a "
+                "custom_hooks list of your own replaces an inherited one) and call the model in mode='loss'; "
+                'outside of training use model.eval() or torch.no_grad().'
+            )
+        if self.step.ran:
+            raise RuntimeError(
+                f'{type(self).__name__} was called twice in one forward of the model; its local gradients belong '
+                'to one call. This model cannot be trained block by block.'
+            )
+        self.step.ran = True
+        return self.step
+
+    def _exact_forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Checkpoint each block but the last; what is frozen before the first unit that trains is not run again."""
+        features: dict[int, Tensor] = {}
+        blocks = self.blocks()
+        runs = [partial(self.run_block, block, first=index == 0) for index, block in enumerate(blocks)]
+        if not self._stem_trains:
+            units = blocks[0].units
+            idle = self.run_units(units[: self._idle_units], self.run_stem(x))
+            x, features = idle.x, {stage: self.output_map(stage, found) for stage, found in idle.features.items()}
+            runs[0] = partial(self.run_units, units[self._idle_units :])
+        for block, run in zip(blocks[:-1], runs[:-1], strict=True):
+            outputs = [m for unit in block.units if unit.output is not None for m in self.output_modules(unit.output)]
+            output = checkpointed(self._mapped, run, x, modules=[*block.modules, *outputs])
+            _forget_casts(x)
+            x = output.x
+            features |= output.features
+        return tuple((features | self._mapped(runs[-1], x).features).values())
+
+    def _mapped(self, run: Any, x: Tensor) -> BlockOutput:
+        """A block's output whose maps are as neck and heads take them."""
+        output = run(x)
+        return BlockOutput(output.x, {s: self.output_map(s, found) for s, found in output.features.items()})
+
+
+def _trains(parts: 'Sequence[nn.Module | nn.Parameter]') -> bool:
+    return any(p.requires_grad for p in parameters_of(parts))
+
+
+def _forget_casts(x: Tensor) -> None:
+    """Let go of the half-precision copies of a block's weights, which autocast keeps to the end of the forward."""
+    if torch.is_autocast_enabled(x.device.type):
+        torch.clear_autocast_cache()

@@ -1,0 +1,33 @@
+"""The ResNets of MMDetection and MMSegmentation, and what follows their code."""
+
+from math import prod
+
+from torch import Tensor, nn
+
+from .local_backbone import LocalBackbone
+from .unit import Unit
+
+
+class LocalResNetMixin(LocalBackbone):
+    """A ResNet's units are its residual blocks: ResNet, V1c, V1d, ResNeXt; RegNet with a geometry of its own."""
+
+    def units(self) -> list[Unit]:
+        units = []
+        for stage, name in enumerate(self.res_layers):
+            blocks = getattr(self, name)
+            geometry = self.stage_geometry(stage)
+            for index, block in enumerate(blocks):
+                ends = index == len(blocks) - 1 and stage in self.out_indices
+                units.append(Unit((stage, index), block, *geometry, output=stage if ends else None))
+        return units
+
+    def stage_geometry(self, stage: int) -> tuple[int, int]:
+        """Channels of a stage's output and its stride in pixels."""
+        return self.base_channels * 2**stage * self.block.expansion, 4 * prod(self.strides[: stage + 1])
+
+    def stem_parts(self) -> 'list[nn.Module | nn.Parameter]':
+        return [self.stem] if self.deep_stem else [self.conv1, self.norm1]
+
+    def run_stem(self, images: Tensor) -> Tensor:
+        x = self.stem(images) if self.deep_stem else self.relu(self.norm1(self.conv1(images)))
+        return self.maxpool(x)

@@ -1,0 +1,42 @@
+"""What trains where, in a few lines for the log."""
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from .local_backbone import LocalBackbone
+
+
+def block_table(backbone: LocalBackbone) -> str:
+    """A local backbone's blocks: units, parameters, and the auxiliary network that trains each."""
+    kind = 'block by block' if backbone.gradient == 'local' else 'by exact gradients'
+    lines = [
+        f'{type(backbone).__name__} trains {kind}',
+        f'{"block":<7}{"units (stage, unit)":<22}{"parameters":>11}{"trained":>9}  auxiliary network',
+    ]
+    blocks = backbone.blocks()
+    for block, part in enumerate(blocks):
+        first, last = part.units[0].cut, part.units[-1].cut
+        words = str(first) if first == last else f'{first} to {last}'
+        if block < len(backbone.auxiliary):
+            network = backbone.auxiliary[block]
+            heads = ', '.join(type(head).__name__ for head in network.heads)
+            trainer = f'{heads}, {_millions(_count(network.parameters()))}'
+        else:
+            trainer = "none: the model's neck and heads" if block + 1 == len(blocks) else 'none'
+        lines.append(
+            f'{block:<7}{words:<22}{_millions(_count(part.parameters)):>11}'
+            f'{_millions(_count(p for p in part.parameters if p.requires_grad)):>9}  {trainer}'
+        )
+    added = _count(backbone.auxiliary.parameters())
+    trunk = _count(backbone.parameters()) - added
+    lines.append(f'trunk {_millions(trunk)} parameters, auxiliary networks {_millions(added)}')
+    return '\n'.join(lines)
+
+
+def _count(parameters: Iterable[nn.Parameter]) -> int:
+    return sum(p.numel() for p in parameters)
+
+
+def _millions(number: int) -> str:
+    return f'{number / 1e6:.2f} M'

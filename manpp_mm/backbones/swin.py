@@ -1,0 +1,71 @@
+"""The Swin Transformers of MMDetection and MMSegmentation."""
+
+from torch import Tensor, nn
+
+from .local_backbone import LocalBackbone
+from .unit import ChannelsLast, Unit
+
+
+class SwinUnit(nn.Module):
+    """A Swin block, after the patch merging that leads to it where a stage begins.
+
+    Args:
+        block: The block.
+        merging: The stage before's ``downsample``, None inside a stage.
+
+    Shape:
+        (N, H, W, C) to (N, H, W, C), through a merging to (N, H / 2, W / 2, 2 C).
+    """
+
+    def __init__(self, block: nn.Module, merging: nn.Module | None = None) -> None:
+        super().__init__()
+        self.block = block
+        self.merging = merging
+
+    def forward(self, x: Tensor) -> Tensor:
+        size = x.shape[1:3]
+        x = x.flatten(1, 2)
+        if self.merging is not None:
+            x, size = self.merging(x, size)
+        return self.block(x, size).unflatten(1, size)
+
+
+class LocalSwinMixin(LocalBackbone):
+    """A Swin Transformer's units are its blocks; what merges patches belongs to the block after it.
+
+    Patch embedding and position embedding are the stem. The norm of a stage's output learns with the task: it acts on
+    the detached map, in ordinary autograd.
+    """
+
+    layout = ChannelsLast()
+    # Windows of 7 fit in at every stride: padded ones would not grow with the image. 7 x 35 positions at stride 32.
+    planning_size = (224, 1120)
+
+    def units(self) -> list[Unit]:
+        units = []
+        stride = self.patch_embed.projection.stride[0]
+        merging = None
+        for stage, (sequence, channels) in enumerate(zip(self.stages, self.num_features, strict=True)):
+            stride *= merging.sampler.stride[0] if merging is not None else 1
+            for index, block in enumerate(sequence.blocks):
+                ends = index == len(sequence.blocks) - 1 and stage in self.out_indices
+                module = SwinUnit(block, merging if index == 0 else None)
+                units.append(Unit((stage, index), module, channels, stride, output=stage if ends else None))
+            merging = sequence.downsample
+        return units
+
+    def stem_parts(self) -> 'list[nn.Module | nn.Parameter]':
+        position = [self.absolute_pos_embed] if self.use_abs_pos_embed else []
+        return [self.patch_embed, self.drop_after_pos, *position]
+
+    def run_stem(self, images: Tensor) -> Tensor:
+        x, size = self.patch_embed(images)
+        if self.use_abs_pos_embed:
+            x = x + self.absolute_pos_embed
+        return self.drop_after_pos(x).unflatten(1, size)
+
+    def output_modules(self, stage: int) -> list[nn.Module]:
+        return [getattr(self, f'norm{stage}')]
+
+    def output_map(self, stage: int, x: Tensor) -> Tensor:
+        return getattr(self, f'norm{stage}')(x).permute(0, 3, 1, 2).contiguous()

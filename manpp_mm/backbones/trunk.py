@@ -1,0 +1,108 @@
+"""A backbone as a row of units, and the local blocks that they form."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mmengine.model import ModuleList
+from torch import Tensor, nn
+
+from ..local import BlockOutput, Cut, checkpointed
+from .ownership import parameters_of
+from .unit import Layout, Unit
+
+
+@dataclass
+class Block:
+    """A local block.
+
+    Attributes:
+        units: Its units.
+        modules: What holds its buffers: the units' modules, the stem's among the first block's.
+        parameters: Its parameters, whether they train or not.
+        local_parameters: The same and those of its auxiliary network.
+    """
+
+    units: list[Unit]
+    modules: list[nn.Module]
+    parameters: list[nn.Parameter]
+    local_parameters: list[nn.Parameter]
+
+
+class Trunk:
+    """What a family of backbones tells about itself, and what follows from it."""
+
+    auxiliary: ModuleList
+    cuts: list[Cut]
+    units_checkpointed: bool
+
+    layout: ClassVar[Layout] = Layout()
+    """How ``x`` between units becomes a map (N, C, H, W)."""
+
+    planning_size: ClassVar[tuple[int, int]] = (160, 352)
+    """Height and width of the images from whose step memory is predicted: at stride 32 these are 5 and 11, and a tensor
+    that covers the image has a multiple of 55 elements, as hardly another has."""
+
+    def units(self) -> list[Unit]:
+        """The units in order, made anew from the trunk's modules at each call."""
+        raise TypeError(f'{type(self).__name__} must define units()')
+
+    def stem_parts(self) -> 'list[nn.Module | nn.Parameter]':
+        """The modules and parameters before the first unit."""
+        raise TypeError(f'{type(self).__name__} must define stem_parts()')
+
+    def run_stem(self, images: Tensor) -> Tensor:
+        """Run what comes before the first unit on an image batch (N, 3, H, W)."""
+        raise TypeError(f'{type(self).__name__} must define run_stem()')
+
+    def output_modules(self, stage: int) -> list[nn.Module]:
+        """The modules between a stage's ``x`` and the map that it gives to neck and heads; they learn with these."""
+        return []
+
+    def output_map(self, stage: int, x: Tensor) -> Tensor:
+        """The map (N, C, H, W) that a stage gives to neck and heads."""
+        return x
+
+    def forget_blocks(self) -> None:
+        """Look up the blocks' modules and parameters anew: once an epoch and after loading, not in every step."""
+        self._blocks: list[Block] | None = None
+
+    def blocks(self) -> list[Block]:
+        """The local blocks."""
+        if self._blocks is None:
+            units = self.units()
+            places = [unit.cut for unit in units]
+            starts = [0, *(places.index(cut) + 1 for cut in self.cuts)]
+            self._blocks = []
+            for index, (a, b) in enumerate(zip(starts, [*starts[1:], None], strict=True)):
+                parts = [unit.module for unit in units[a:b]]
+                if index == 0:
+                    parts = [*self.stem_parts(), *parts]
+                modules = [part for part in parts if isinstance(part, nn.Module)]
+                networks = self.auxiliary[index : index + 1]
+                self._blocks.append(
+                    Block(units[a:b], modules, parameters_of(parts), parameters_of([*parts, *networks]))
+                )
+        return self._blocks
+
+    def next_units(self) -> list[Unit]:
+        """For each auxiliary network the first unit of the next local block, which its branches copy."""
+        return [block.units[0] for block in self.blocks()[1 : len(self.auxiliary) + 1]]
+
+    def momentum_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """(momentum branch, the unit's module that it follows) of each auxiliary network that has one."""
+        pairs = zip(self.auxiliary, self.next_units(), strict=True)
+        return [(a.branches.momentum, unit.module) for a, unit in pairs if a.branches.momentum is not None]
+
+    def run_block(self, block: Block, x: Tensor, first: bool) -> BlockOutput:
+        """Run a block on what the block before left, or on images if it is the first."""
+        return self.run_units(block.units, self.run_stem(x) if first else x)
+
+    def run_units(self, units: Sequence[Unit], x: Tensor) -> BlockOutput:
+        """Run units one after the other; the maps are ``x`` where stages end."""
+        features = {}
+        for unit in units:
+            x = checkpointed(unit.module, x) if self.units_checkpointed else unit.module(x)
+            if unit.output is not None:
+                features[unit.output] = x
+        return BlockOutput(x, features)

@@ -1,0 +1,51 @@
+"""What a backbone is cut between."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ..local import Cut
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a backbone can be cut after and what branches copy: a residual block, a Swin block.
+
+    Attributes:
+        cut: ``(stage, index)``, both from 0.
+        module: Maps the trunk's ``x`` to the next one, in the family's layout. It refers to the trunk's own modules and
+            may be registered there or not. A branch is a deep copy of it.
+        channels: Channels of its output.
+        stride: Stride of its output in pixels.
+        output: The stage that ends with this unit, if its map goes to neck and heads; None otherwise.
+    """
+
+    cut: Cut
+    module: nn.Module
+    channels: int
+    stride: int
+    output: int | None = None
+
+
+class Layout:
+    """How a trunk's ``x`` (N, C, H, W) becomes a map for auxiliary networks, and a map ``x``: it is one already."""
+
+    def to_map(self, x: Tensor) -> Tensor:
+        """The map (N, C, H, W) of ``x``, without a copy."""
+        return x
+
+    def from_map(self, features: Tensor) -> Tensor:
+        """``x`` of a map (N, C, H, W), without a copy."""
+        return features
+
+
+class ChannelsLast(Layout):
+    """The layout of a trunk whose ``x`` is (N, H, W, C)."""
+
+    def to_map(self, x: Tensor) -> Tensor:
+        """The map (N, C, H, W) of ``x``, without a copy."""
+        return x.permute(0, 3, 1, 2)
+
+    def from_map(self, features: Tensor) -> Tensor:
+        """``x`` of a map (N, C, H, W), without a copy."""
+        return features.permute(0, 2, 3, 1)

@@ -1,0 +1,156 @@
+"""Checkpoint files: what they hold, and whether it fits."""
+
+import ast
+import os.path as osp
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.runner import CheckpointLoader
+
+
+def trained_config(checkpoint: Mapping) -> ConfigDict:
+    """What can be read of the config that a Runner wrote into a checkpoint; its text is not run.
+
+    Args:
+        checkpoint: What the file holds.
+
+    Returns:
+        The variables whose values are made of literals and ``dict(...)``, as MMEngine writes them; empty without any.
+    """
+    text = (checkpoint.get('meta') or {}).get('cfg')
+    found = ConfigDict()
+    try:
+        statements = ast.parse(text if isinstance(text, str) else '').body
+    except SyntaxError:
+        return found
+    for statement in statements:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            try:
+                found[statement.targets[0].id] = _value(statement.value)
+            except ValueError:
+                continue  # a function or a name: nothing of what is asked for here
+    return found
+
+
+def _value(node: ast.expr) -> Any:
+    """The value of a literal, ``dict(key=literal)`` among them; a ValueError for anything else."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
+        return {keyword.arg: _value(keyword.value) for keyword in node.keywords}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [_value(item) for item in node.elts]
+    if isinstance(node, ast.Dict):
+        return {_value(key): _value(value) for key, value in zip(node.keys, node.values, strict=True)}
+    return ast.literal_eval(node)
+
+
+def check_checkpoint_file(path: 'str | None', where: str) -> None:
+    """Look for a checkpoint before anything is built.
+
+    Args:
+        path: A file, or an address, which is left to MMEngine; None passes.
+        where: The flag or config key that names it, for the message.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if path is not None and '://' not in path and not osp.isfile(osp.expanduser(path)):
+        raise FileNotFoundError(f'{where}: there is no checkpoint {path}')
+
+
+def read_checkpoint(path: 'str | Path') -> dict:
+    """What a checkpoint holds, on the CPU.
+
+    Raises:
+        ValueError: The file is no checkpoint, or holds an object that PyTorch does not load from one.
+    """
+    try:
+        found = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
+    except (UnpicklingError, RuntimeError, EOFError, LookupError) as error:  # what unpickling any file may raise
+        unknown = re.search(r'GLOBAL (\S+)', str(error))
+        if unknown:
+            raise ValueError(
+                f'{path} holds an object of type {unknown[1]}, which PyTorch does not load from a file: save it '
+                'without, or allow the type by torch.serialization.add_safe_globals'
+            ) from error
+        raise ValueError(f'{path} is not a checkpoint that PyTorch can read') from error
+    if not isinstance(found, dict):
+        raise ValueError(f'{path} is not a checkpoint: it holds a {type(found).__name__}')
+    return found
+
+
+def check_fits(model: torch.nn.Module, checkpoint: str) -> None:
+    """Does a checkpoint hold every weight of a model but its auxiliary networks'? MMEngine would go on without them.
+
+    Raises:
+        ValueError: It does not.
+    """
+    while hasattr(model, 'module'):  # DDP, test-time augmentation
+        model = model.module
+    found = read_checkpoint(checkpoint)
+    found = {name.removeprefix('module.'): value for name, value in found.get('state_dict', found).items()}
+    way_out = 'give the config that it was trained with'
+    try:
+        missing = model.load_state_dict(found, strict=False).missing_keys
+    except RuntimeError as error:
+        raise ValueError(f"{checkpoint} does not fit the config's model, {way_out}: {error}") from error
+    if not found.keys() & model.state_dict().keys():
+        raise ValueError(f"{checkpoint} holds no weights of the config's model: is it a backbone's file?")
+    if missing:
+        raise ValueError(
+            f"{checkpoint} does not fit the config's model, {way_out}: it lacks {len(missing)} of the entries "
+            f'({", ".join(missing[:3])}{", ..." if len(missing) > 3 else ""})'
+        )
+
+
+def check_whole(path: str, work_dir: str, siblings: str = '*.pth') -> None:
+    """Look whether a checkpoint is there and whole.
+
+    Args:
+        path: The file.
+        work_dir: Where other checkpoints may lie, beside those next to it.
+        siblings: Pattern of their names.
+
+    Raises:
+        RuntimeError: It is not; the message names the newest good one of the others.
+    """
+    fault = _fault(path)
+    if fault is None:
+        return
+    folders = {Path(path).expanduser().parent} if path else set()
+    folders.add(Path(work_dir))
+    others = [other for folder in folders for other in folder.glob(siblings) if str(other) != path]
+    others.sort(key=lambda other: other.stat().st_mtime, reverse=True)
+    good = next((other for other in others if _fault(str(other)) is None), None)
+    way = f'There is no other checkpoint in {", ".join(map(str, sorted(folders)))}; train without --resume.'
+    if good is not None:
+        way = f'The previous good one is {good}: resume from it (--resume {good}, or load_from in the config).'
+    named = f'the checkpoint {path}' if path else f'{work_dir}/last_checkpoint names no checkpoint: it'
+    raise RuntimeError(f'{named} {fault} and cannot be resumed from. {way}')
+
+
+def _fault(path: str) -> str | None:
+    if not path:
+        return 'is empty'
+    path = osp.expanduser(path)
+    if not osp.isfile(path):
+        return 'does not exist'
+    with open(path, 'rb') as file:
+        start = file.read(2)
+    if start == b'\x80\x02':
+        return None  # the format of torch < 1.6, which has no checksums
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is None:
+            torch.load(path, map_location='cpu', mmap=True, weights_only=True)
+    except UnpicklingError:
+        return None  # whole, but with classes that loading has to judge
+    except Exception as error:  # a damaged directory of the archive may look like anything
+        return f'is damaged ({error})'
+    return None if damaged is None else f'is damaged (checksum of {damaged})'

@@ -1,0 +1,137 @@
+"""The flags that tools share, and what they change in a config."""
+
+import argparse
+import os
+import os.path as osp
+from copy import deepcopy
+
+from mmengine.config import Config, ConfigDict, DictAction
+
+from ..datasets.check_files import innermost, way_to_data
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that training and testing share, as MMDetection's and MMSegmentation's tools name them."""
+    parser.add_argument('--work-dir', help='folder for logs and results; default work_dirs/CONFIG')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override config keys: key=value; a list as key="[a,b]" or key=a,b, without white space',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    # torch.distributed.launch and mim pass one or the other.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read the config and apply the common flags.
+
+    Raises:
+        ValueError: ``--cfg-options data_root=...``, which would change nothing.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    options = args.cfg_options or {}
+    config = Config.fromfile(args.config)
+    if 'data_root' in options:
+        raise ValueError(
+            '--cfg-options data_root=... changes nothing: the paths are expanded when the config is read. Instead '
+            f'{way_to_data(config)}set data_root of each *_dataloader.dataset and the paths of the evaluators'
+        )
+    config.merge_from_dict(options)
+    config.launcher = args.launcher
+    if args.work_dir is not None:
+        config.work_dir = args.work_dir
+    elif config.get('work_dir') is None:
+        config.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    return config
+
+
+def enable_amp(config: Config) -> None:
+    """Turn on automatic mixed precision.
+
+    Raises:
+        ValueError: The optimizer wrapper is of a type that has no AMP twin.
+    """
+    kind = config.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(f'--amp needs optim_wrapper.type OptimWrapper, not {kind!r}')
+    config.optim_wrapper.type = 'AmpOptimWrapper'
+    config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def enable_auto_scale_lr(config: Config) -> None:
+    """Scale the learning rate with the batch.
+
+    Raises:
+        ValueError: The config does not say for which batch its learning rate is.
+    """
+    if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+        raise ValueError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config')
+    config.auto_scale_lr.enable = True
+
+
+def enable_resume(config: Config, checkpoint: str) -> None:
+    """Resume from a checkpoint, or from the latest one of the work folder for ``'auto'``."""
+    config.resume = True
+    config.load_from = None if checkpoint == 'auto' else checkpoint
+
+
+def enable_painting(config: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
+    """Paint each tested image, into a window or a folder.
+
+    Raises:
+        ValueError: The config has no visualization hook.
+    """
+    hook = config.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise ValueError('--show and --show-dir need default_hooks.visualization in the config')
+    hook.update(draw=True, show=show, wait_time=wait_time, interval=1)
+    if show_dir is not None and _is_segmentation(config):
+        config.visualizer.save_dir = show_dir
+    elif show_dir is not None:
+        hook.test_out_dir = osp.abspath(show_dir)  # else inside the work folder's run
+
+
+def enable_tta(config: Config) -> None:
+    """Test with augmentation: the config's ``tta_model`` and ``tta_pipeline``, for a detector flips by default.
+
+    Raises:
+        ValueError: A segmentor's config without them.
+    """
+    if _is_segmentation(config):
+        if 'tta_model' not in config or 'tta_pipeline' not in config:
+            raise ValueError('--tta needs tta_model and tta_pipeline in the config')
+    else:
+        config.setdefault(
+            'tta_model',
+            dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)),
+        )
+        if 'tta_pipeline' not in config:
+            config.tta_pipeline = deepcopy(innermost(config.test_dataloader.dataset).pipeline)
+            meta = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
+            flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+            pack = [dict(type='PackDetInputs', meta_keys=meta)]
+            config.tta_pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, pack])
+    config.model = ConfigDict(**config.tta_model, module=config.model)
+    innermost(config.test_dataloader.dataset).pipeline = config.tta_pipeline
+
+
+def enable_output(config: Config, out: str) -> None:
+    """Keep the predictions: a pickle file for a detector, a folder of label maps for a segmentor.
+
+    Raises:
+        ValueError: A detector's file does not end in .pkl or .pickle.
+    """
+    evaluator = config.test_evaluator
+    metrics = list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
+    if _is_segmentation(config):
+        metrics[0].update(output_dir=out)
+        return
+    if not out.endswith(('.pkl', '.pickle')):
+        raise ValueError(f"--out {out}: a detector's predictions go into a .pkl or .pickle file")
+    config.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=out)]
+
+
+def _is_segmentation(config: Config) -> bool:
+    return config.get('default_scope') == 'mmseg'

@@ -1,0 +1,96 @@
+"""From a config to a Runner, in one process or several."""
+
+import atexit
+import time
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.dist import broadcast_object_list, init_dist, is_main_process
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from ..backbones import local_class
+from ..memory.choose import apply_plan, needs_plan, plan_cuts, predicted_peak
+
+
+def start_processes(config: Config) -> None:
+    """Let the processes of a launcher know each other, through gloo without CUDA; one process needs nothing."""
+    if config.launcher == 'none' or dist.is_initialized():
+        return
+    if config.launcher == 'pytorch' and not torch.cuda.is_available():
+        # MMEngine's own start-up and its default wrapper both ask for a CUDA device.
+        dist.init_process_group('gloo')
+        atexit.register(_leave_process_group)
+        default = dict(
+            type='MMDistributedDataParallel',
+            broadcast_buffers=False,
+            find_unused_parameters=config.get('find_unused_parameters', False),
+        )
+        config.setdefault('model_wrapper_cfg', default)
+        config.model_wrapper_cfg.setdefault('device_ids', None)
+    else:
+        init_dist(config.launcher, **(config.get('env_cfg') or {}).get('dist_cfg', dict(backend='nccl')))
+
+
+def plan_once(config: Config, checkpoint: str | None = None) -> None:
+    """Put cuts in place of ``local_blocks='auto'``, planned by the first process for all: plans that differ break DDP.
+
+    Args:
+        config: Changed in place; without ``'auto'`` left as it is.
+        checkpoint: See :func:`manpp_mm.memory.choose.plan_cuts`.
+
+    Raises:
+        ValueError: In every process what the first one raises; see :func:`manpp_mm.memory.choose.plan_cuts`.
+    """
+    if not needs_plan(config):
+        return
+    message: list = [None, None]
+    if is_main_process():
+        try:
+            plan_cuts(config, checkpoint)
+            message[0] = config.manpp_plan.to_dict()
+        except ValueError as error:
+            message[1] = str(error)
+    broadcast_object_list(message)
+    if message[1] is not None:
+        raise ValueError(message[1])
+    apply_plan(config, message[0])
+
+
+def predict_memory(config: Config) -> str:
+    """A line for the log: what a training step of a block-local config is predicted to need.
+
+    '' for another config, and in all processes but the first.
+    """
+    if not is_main_process() or local_class(config) is None:
+        return ''
+    try:
+        return predicted_peak(config)
+    except Exception as error:
+        # An op without a CPU kernel, a head that wants other targets, images of no fixed size: whatever it is, a line
+        # in the log must not stop a training, and says why it is missing.
+        return f'The memory of a step cannot be predicted: {type(error).__name__}: {error}'
+
+
+def checkpoint_to_resume(config: Config) -> str | None:
+    """The checkpoint that a resumed training starts from, None if it starts anew."""
+    if not config.get('resume'):
+        return None
+    return config.get('load_from') or find_latest_checkpoint(config.work_dir)
+
+
+def build_runner(config: Config) -> Runner:
+    """Build the Runner."""
+    runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    if 'manpp_plan' in config:
+        runner.logger.info('\n'.join(['Planned cuts', *config.manpp_plan.table]))
+    return runner
+
+
+def _leave_process_group() -> None:
+    # A thread of gloo's may still wait for the interpreter's lock, to release the last collective's tensor. If it gets
+    # it while the interpreter shuts down, the process aborts after its work is done; a sleep hands the lock over.
+    time.sleep(0.5)
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,124 @@
+"""Checks of a config's data before anything is built."""
+
+import logging
+import os.path as osp
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.fileio import load
+from mmengine.logging import print_log
+
+_ROOTS = {
+    'coco_root': 'COCO_ROOT',
+    'cityscapes_root': 'CITYSCAPES_ROOT',
+    'ade20k_root': 'ADE20K_ROOT',
+    'demo_root': 'DEMO_ROOT',
+}
+"""Variables of our configs and the environment variables that they read."""
+
+
+def check_data(config: Config, *splits: str) -> None:
+    """Look for the annotations before anything is built.
+
+    Args:
+        config: The config.
+        splits: Some of ``'train'``, ``'val'``, ``'test'``.
+
+    Raises:
+        ValueError: A COCO file has no category of a name in ``metainfo.classes``.
+        FileNotFoundError: An annotation file is missing, or an image or label folder is missing or holds no file of
+            the data set's suffix; the message names the config key and the way out.
+    """
+    for split in splits:
+        key = f'{split}_dataloader.dataset'
+        loader = config.get(f'{split}_dataloader')
+        for dataset in _datasets(loader.get('dataset') if loader else None):
+            root = dataset.get('data_root') or ''
+            places = {'ann_file': dataset.get('ann_file') or ''}
+            places |= {f'data_prefix.{name}': place for name, place in (dataset.get('data_prefix') or {}).items()}
+            for name, place in places.items():
+                if not isinstance(place, str) or not place or '://' in root + place:
+                    continue
+                path = osp.join(root, place)
+                suffix = _suffix(dataset, name)
+                if not osp.exists(path):
+                    fault = 'does not exist'
+                elif suffix and next(Path(path).rglob(f'*{suffix}'), None) is None:
+                    fault = f'holds no file *{suffix}'
+                else:
+                    continue
+                raise FileNotFoundError(
+                    f'{path} {fault} ({key}.{name}). Lay the data out as data/README.md says, then '
+                    f'{way_to_data(config, root)}set {key}.data_root or {key}.{name} in the config'
+                )
+            _check_categories(dataset, key)
+
+
+def check_crop(config: Config) -> None:
+    """Warn where a segmentor pads its crops: padding costs as much as image and enters BatchNorm's statistics."""
+    size = config.model.get('data_preprocessor', {}).get('size')
+    loader = config.get('train_dataloader')
+    for dataset in _datasets(loader.get('dataset') if loader else None):
+        for transform in dataset.get('pipeline') or []:
+            crop = transform.get('crop_size')
+            crop = (crop, crop) if isinstance(crop, int) else crop
+            if transform.get('type') == 'RandomCrop' and size and crop and tuple(crop) != tuple(size):
+                print_log(
+                    f'Crops of {tuple(crop)} are padded to model.data_preprocessor.size={tuple(size)}: the padding '
+                    'costs memory and time and BatchNorm sees it. Set both alike.',
+                    logger='current',
+                    level=logging.WARNING,
+                )
+
+
+def innermost(dataset: ConfigDict) -> ConfigDict:
+    """The data set inside wrappers of one (RepeatDataset)."""
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset
+
+
+def _check_categories(dataset: ConfigDict, key: str) -> None:
+    """MMDetection drops classes that an annotation file lacks, without a word."""
+    classes = (dataset.get('metainfo') or {}).get('classes')
+    if dataset.get('type') != 'CocoDataset' or not classes or not dataset.get('ann_file'):
+        return
+    path = osp.join(dataset.get('data_root') or '', dataset.ann_file)
+    names = [category['name'] for category in load(path)['categories']]
+    lacking = [name for name in classes if name not in names]
+    if lacking:
+        raise ValueError(
+            f'{path} has no category {", ".join(map(repr, lacking))} ({key}.metainfo.classes); it has '
+            f'{", ".join(map(repr, names[:10]))}{", ..." if len(names) > 10 else ""}'
+        )
+
+
+def way_to_data(config: Config, root: str | None = None) -> str:
+    for key, variable in _ROOTS.items():
+        if key in config and root in (None, config[key]):
+            return f'set the environment variable {variable} to its folder, or '
+    return ''
+
+
+def _suffix(dataset: ConfigDict, name: str) -> str:
+    """How the files of a segmentation data set's folder end, '' where that is not known."""
+    if dataset.get('type') not in ('CityscapesDataset', 'ADE20KDataset', 'BaseSegDataset'):
+        return ''
+    defaults = dict(img_path='.jpg', seg_map_path='.png')
+    if dataset['type'] == 'CityscapesDataset':
+        defaults = dict(img_path='_leftImg8bit.png', seg_map_path='_gtFine_labelTrainIds.png')
+    keys = {'data_prefix.img_path': 'img_suffix', 'data_prefix.seg_map_path': 'seg_map_suffix'}
+    return dataset.get(keys[name], defaults[name.removeprefix('data_prefix.')]) if name in keys else ''
+
+
+def _datasets(dataset: Any) -> Iterator[ConfigDict]:
+    """The data sets inside wrappers (RepeatDataset, ConcatDataset)."""
+    if isinstance(dataset, dict) and 'datasets' in dataset:
+        for inner in dataset['datasets']:
+            yield from _datasets(inner)
+    elif isinstance(dataset, dict) and 'dataset' in dataset:
+        yield from _datasets(dataset['dataset'])
+    elif isinstance(dataset, dict):
+        yield dataset

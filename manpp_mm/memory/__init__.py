@@ -1,0 +1,29 @@
+"""What a training step holds and how long it takes, on any device, and where to cut so that it fits."""
+
+from ..mode import MODES, Mode
+from .counts import StepCounts
+from .live_bytes import Held, LiveBytes, PeakRecorder
+from .measure import Measurement, measure
+from .report import peak_table, plot_modes, plot_sweep, table
+from .sweep import variants
+from .training_log import plot_training, read_scalars
+from .training_step import TrainingStep
+
+__all__ = [
+    'MODES',
+    'Held',
+    'LiveBytes',
+    'Measurement',
+    'Mode',
+    'PeakRecorder',
+    'StepCounts',
+    'TrainingStep',
+    'measure',
+    'peak_table',
+    'plot_modes',
+    'plot_sweep',
+    'plot_training',
+    'read_scalars',
+    'table',
+    'variants',
+]

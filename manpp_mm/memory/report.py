@@ -1,0 +1,123 @@
+"""Measurements as a table, a picture and a dictionary for JSON."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .live_bytes import Held
+
+if TYPE_CHECKING:
+    from .choose import Choice
+    from .measure import Measurement
+    from .plan import Plan
+
+Measured = Mapping[str, 'Measurement']
+
+
+def table(results: Measured) -> str:
+    """Each mode's figures with the ratios to the first mode's: peak, work, operators, synchronisations, time.
+
+    On a GPU also the allocator's peak and the device's time. *Work* is floating-point operations.
+    """
+    reference = next(iter(results.values()))
+    on_gpu = reference.allocated_bytes is not None
+    head = f'{"mode":<42}{"peak MB":>10}{"ratio":>8}' + (f'{"allocated MB":>14}' if on_gpu else '')
+    head += f'{"work":>8}{"operators":>11}{"ratio":>7}{"syncs":>7}{"seconds":>10}{"ratio":>7}{"spread":>9}'
+    lines = [head + (f'{"device s":>10}{"ratio":>7}' if on_gpu else '')]
+    for mode, found in results.items():
+        line = f'{mode:<42}{found.peak_bytes / 1e6:>10.0f}{found.peak_bytes / reference.peak_bytes:>8.3f}'
+        line += f'{found.allocated_bytes / 1e6:>14.0f}' if on_gpu else ''
+        line += (
+            f'{found.flops / reference.flops:>8.3f}{found.operators:>11}'
+            f'{found.operators / reference.operators:>7.2f}{found.synchronisations:>7}'
+            f'{found.step_seconds:>10.3f}{found.step_seconds / reference.step_seconds:>7.2f}'
+            f'{found.step_seconds_spread:>9.3f}'
+        )
+        if on_gpu:
+            line += f'{found.device_seconds:>10.3f}{found.device_seconds / reference.device_seconds:>7.2f}'
+        lines.append(line)
+    return '\n'.join(lines)
+
+
+def peak_table(held: Sequence[Held]) -> str:
+    """What is alive at the peak, the largest first."""
+    lines = [f'{"MB":>8}  {"shape":<26}{"made in":<10}{"operator":<34}module']
+    for item in held:
+        lines.append(
+            f'{item.nbytes / 1e6:>8.1f}  {item.shape!s:<26}{"backward" if item.backward else "forward":<10}'
+            f'{item.operator:<34}{item.module}'
+        )
+    return '\n'.join(lines)
+
+
+def plot_modes(results: Measured, title: str, path: 'str | Path') -> None:
+    """Draw peak and step time of each mode as bars into a PNG, the time where it was measured."""
+    panels = [('peak of live tensors, MB', [found.peak_bytes / 1e6 for found in results.values()])]
+    if not any(found.step_seconds != found.step_seconds for found in results.values()):
+        panels.append(('forward and backward, s', [found.step_seconds for found in results.values()]))
+    figure, axes = _figure(len(panels), height=1.2 + 0.35 * len(results))
+    names = [mode.replace('_', ' ') for mode in results]
+    for index, (place, (label, values)) in enumerate(zip(axes, panels, strict=True)):
+        bars = place.barh(names, values, color=['tab:green' if 'local' in name else 'tab:blue' for name in names])
+        place.bar_label(bars, [f'{value / values[0]:.2f}' for value in values], padding=3)
+        place.set(xlabel=label, xlim=(0, 1.15 * max(values)))
+        place.invert_yaxis()
+        place.tick_params(labelleft=index == 0)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def plot_sweep(rows: Sequence[tuple[str, Measured]], title: str, path: 'str | Path') -> None:
+    """Draw each mode's peak, and its time where it was measured, over what was varied, into a PNG."""
+    modes = list(rows[0][1])
+    panels = [('peak of live tensors, MB', lambda found: found.peak_bytes / 1e6)]
+    if not any(found.step_seconds != found.step_seconds for _, results in rows for found in results.values()):
+        panels.append(('forward and backward, s', lambda found: found.step_seconds))
+    figure, axes = _figure(len(panels), height=4)
+    for place, (label, value) in zip(axes, panels, strict=True):
+        for mode in modes:
+            values = [value(results[mode]) for _, results in rows]
+            place.plot([name for name, _ in rows], values, marker='o', label=mode.replace('_', ' '))
+        place.set(ylabel=label, ylim=(0, None))
+        place.legend()
+    figure.suptitle(title)
+    figure.savefig(path, dpi=120)
+
+
+def _figure(panels: int, height: float) -> tuple:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5 * panels, height), layout='constrained')
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(1, panels, squeeze=False)[0]
+
+
+def plan_table(found: 'Plan', static: int) -> str:
+    """A plan in lines: block, units, predicted MB."""
+    lines = [f'{"block":<8}{"units (stage, unit)":<28}{"number":>7}{"peak MB":>10}']
+    for index, (units, peak) in enumerate(found.blocks):
+        words = str(units[0]) if len(units) == 1 else f'{units[0]} to {units[-1]}'
+        lines.append(f'{index:<8}{words:<28}{len(units):>7}{peak / 1e6:>10.0f}')
+    before = static + found.auxiliary_bytes
+    lines.append(
+        f'cuts={found.cuts}: {found.peak_bytes / 1e6:.0f} MB at the peak, and {before / 1e6:.0f} MB of parameters, '
+        'optimizer state and inputs'
+    )
+    return '\n'.join(lines)
+
+
+def choice_table(found: 'Sequence[Choice]', budget: int | None) -> str:
+    """Choices in lines: predicted MB of everything, ratio to end-to-end, relative work, whether it fits."""
+    sized = any(item.largest_batch is not None for item in found)
+    header = f'{"training":<42}{"total MB":>10}{"peak MB":>10}{"ratio":>8}{"work":>7}'
+    lines = [header + ('' if budget is None else f'{"fits":>6}') + (f'{"batch":>7}' if sized else '')]
+    for item in found:
+        total = item.static_bytes + item.peak_bytes
+        line = (
+            f'{item.mode!s:<42}{total / 1e6:>10.0f}{item.peak_bytes / 1e6:>10.0f}'
+            f'{item.peak_bytes / found[0].peak_bytes:>8.3f}{item.relative_time:>7.2f}'
+        )
+        fits = '' if budget is None else f'{"yes" if total <= budget else "no":>6}'
+        lines.append(line + fits + (f'{item.largest_batch:>7}' if sized else ''))
+    return '\n'.join(lines)

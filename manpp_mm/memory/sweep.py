@@ -1,0 +1,66 @@
+"""Variants of a config: other depths, numbers of blocks and batches."""
+
+import copy
+import itertools
+from collections.abc import Iterator, Sequence
+
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+from .choose import apply_cuts, budget_of, planned
+
+
+def variants(
+    config: Config,
+    batch: int,
+    size: tuple[int, int],
+    depths: Sequence[int] | None = None,
+    blocks: 'Sequence[int | str] | None' = None,
+    batches: Sequence[int] | None = None,
+) -> Iterator[tuple[str, Config, int]]:
+    """Vary a config's depth, its number of local blocks and the batch; every combination of what is given.
+
+    Args:
+        config: The config of a block-local detector or segmentor.
+        batch: The batch where ``batches`` is None.
+        size: Height and width of an image in pixels, which ``'auto'`` plans for.
+        depths: Depths of the backbone. Without ``blocks`` its number of local blocks stays.
+        blocks: Values of ``local_blocks``; ``'auto'`` plans about the lowest peak.
+        batches: Images a step.
+
+    Yields:
+        What was varied, in words; a config; a batch.
+
+    Raises:
+        ValueError: A depth whose units have other widths than the config's, so that neck and heads do not fit.
+    """
+    for depth, number, images in itertools.product(depths or [None], blocks or [None], batches or [batch]):
+        varied = copy.deepcopy(config)  # Config.copy is shallow
+        backbone = varied.model.backbone
+        words = []
+        if depth is not None:
+            _check_width(backbone, depth)
+            backbone.depth = depth
+            words.append(f'R{depth}')
+        if number is not None or (depth is not None and backbone.get('cuts') is not None):
+            backbone.local_blocks = len(backbone.cuts) + 1 if number is None else number
+            backbone.cuts = None
+        if number is not None:
+            words.append(f'{number} blocks')
+        if backbone.get('local_blocks') == 'auto':
+            apply_cuts(varied, planned(varied, images, size, budget_of(varied))[0].cuts)
+        if batches is not None:
+            words.append(f'batch {images}')
+        yield ', '.join(words), varied, images
+
+
+def _check_width(backbone: dict, depth: int) -> None:
+    settings = MODELS.switch_scope_and_registry(None)
+    with settings as registry:
+        architectures = registry.get(backbone['type']).arch_settings
+    known = [number for number, (unit, _) in architectures.items() if unit is architectures[backbone['depth']][0]]
+    if depth not in known:
+        raise ValueError(
+            f'--depths {depth}: neck and heads of this config fit the widths of depths '
+            f'{", ".join(map(str, known))} alone'
+        )

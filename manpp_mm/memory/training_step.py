@@ -1,0 +1,210 @@
+"""One training step of a config in a mode, to be measured."""
+
+import copy
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.model import revert_sync_batchnorm
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import HOOKS, MODELS, init_default_scope
+from torch import nn
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from ..backbones import local_class, plain_model
+from ..hooks import CheckpointModulesHook, EarlyLossHook, LocalLearningHook
+from ..hooks.model_hook import ModelHook
+from ..mode import Mode
+from ..registered import named_class
+from .counts import StepCounts
+from .drawn import drawn_batch
+from .live_bytes import Held, PeakRecorder
+
+HEADS = ('neck', 'bbox_head', 'roi_head.mask_head', 'decode_head')
+"""The modules that a mode with spared heads checkpoints where a model has them."""
+
+EARLY = ('rpn_head',)
+"""The heads whose losses it takes early; checkpointing the RPN as well was measured to spare nothing more."""
+
+
+class TrainingStep:
+    """Forward and backward of a config's model in one mode, on drawn images and targets, without an optimizer.
+
+    Args:
+        config: The config of a detector or segmentor.
+        mode: One of :data:`manpp_mm.mode.MODES`, or its name.
+        batch: Images a step.
+        size: Height and width of an image in pixels.
+        device: Where to run.
+        seed: Of the weights and a segmentor's images and targets; a detector's are always the same.
+        amp: None for float32, or the floating-point type of automatic mixed precision, which needs a GPU.
+
+    Raises:
+        ValueError: An unknown mode, a mode or precision that needs a GPU, or a local or exact mode of a config without
+            a local backbone.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        mode: 'str | Mode',
+        batch: int,
+        size: tuple[int, int],
+        device: str = 'cpu',
+        seed: int = 0,
+        amp: torch.dtype | None = None,
+    ) -> None:
+        mode = Mode.parse(mode)
+        if device == 'cpu' and (amp is not None or mode.offloaded):
+            what = f'mode {mode}' if amp is None else f'mixed precision ({amp})'
+            raise ValueError(f'{what} needs a GPU, and there is none')
+        init_default_scope(config.get('default_scope', 'mmengine'))
+        plain = local_class(config) is None
+        if plain and mode.cut:
+            kind = config.model.backbone.type
+            raise ValueError(f'mode {str(mode)!r}: model.backbone.type={kind!r} is not a local backbone of manpp_mm')
+        self._offloaded = mode.offloaded
+        self._device = device
+        self._amp = amp
+        # Models change their config while they are built, and the caller builds from it again.
+        model = copy.deepcopy(config.model) if mode.cut or plain else plain_model(config)
+        model['backbone'] = dict(model['backbone'], init_cfg=None, with_cp=mode.units_checkpointed)
+        if mode.cut:
+            model['backbone']['gradient'] = mode.backbone
+        model.pop('pretrained', None)
+        if model.get('data_preprocessor', {}).get('size') is not None:
+            model['data_preprocessor'] = dict(model['data_preprocessor'], size=size)  # a segmentor pads to it
+        torch.manual_seed(seed)
+        self.model: nn.Module = MODELS.build(model)
+        if device == 'cpu':
+            self.model = revert_sync_batchnorm(self.model)
+        self.model.to(device)
+        with without_init_log():
+            self.model.init_weights()
+        self.model.train()
+        if mode.frozen:
+            self.model.backbone.requires_grad_(False)
+        self._optim_wrapper = _optim_wrapper(self.model, amp)
+        self._scaler = getattr(self._optim_wrapper, 'loss_scaler', None)
+        self._hooks = self._own_hooks(config) if mode.cut or plain else []
+        if mode.local and not any(isinstance(hook, LocalLearningHook) for hook in self._hooks):
+            self._hooks.append(LocalLearningHook())
+        if mode.heads_spared:
+            self._hooks += self._sparing_hooks()
+        for hook in self._hooks:
+            hook.apply(self.model, self._optim_wrapper)
+        drawn = drawn_batch(self.model, config.get('default_scope'), batch, size, seed)
+        self.data = self.model.data_preprocessor(drawn, True)
+
+    @staticmethod
+    def _own_hooks(config: Config) -> list[ModelHook]:
+        """The config's hooks that change the model."""
+        scope = config.get('default_scope')
+        found = [(named_class(hook.type, 'hook', scope), hook) for hook in config.get('custom_hooks') or []]
+        return [HOOKS.build(copy.deepcopy(hook)) for kind, hook in found if kind and issubclass(kind, ModelHook)]
+
+    def _sparing_hooks(self) -> list[ModelHook]:
+        """What checkpoints neck and heads and takes the RPN's loss early, where the config's own hooks do not."""
+        present = dict(self.model.named_modules())
+        modules = [name for head in HEADS if head in present for name in _single(present[head], head)]
+        heads = [name for name in EARLY if hasattr(present.get(name), 'loss_by_feat')]
+        for hook in self._hooks:
+            if isinstance(hook, CheckpointModulesHook):
+                modules = [name for name in modules if name not in hook.modules]
+            elif isinstance(hook, EarlyLossHook):
+                heads = [name for name in heads if name not in hook.heads]
+        return [*([CheckpointModulesHook(modules)] if modules else []), *([EarlyLossHook(heads)] if heads else [])]
+
+    def run(self) -> None:
+        """One forward and backward; gradients are dropped afterwards."""
+        saving: AbstractContextManager = nullcontext()
+        if self._offloaded:
+            saving = torch.autograd.graph.save_on_cpu(pin_memory=True)
+        with torch.autocast(self._device, dtype=self._amp, enabled=self._amp is not None), saving:
+            loss, _ = self.model.parse_losses(self.model(**self.data, mode='loss'))
+        (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+        self.model.zero_grad(set_to_none=True)
+        for hook in self._hooks:
+            if isinstance(hook, CheckpointModulesHook):
+                hook.check_ran()
+
+    def kept(self) -> list[torch.Tensor]:
+        """What is there before the step: parameters, buffers and inputs."""
+        return [*self.model.parameters(), *self.model.buffers(), self.data['inputs']]
+
+    def counts(self) -> StepCounts:
+        """Bytes of live tensors of one step beyond parameters, buffers and inputs, operators and synchronisations."""
+        with StepCounts(self.kept(), self._device) as counts:
+            self.run()
+        return counts
+
+    def peak_bytes(self) -> int:
+        """Peak bytes of live tensors of one step beyond parameters, buffers and inputs."""
+        return self.counts().peak
+
+    def held_at_peak(self, number: int) -> list[Held]:
+        """The largest tensors alive at the peak, the largest first."""
+        with PeakRecorder(self.model, self.kept(), self._device) as live:
+            self.run()
+        return live.largest(number)
+
+    def allocated_bytes(self) -> int | None:
+        """On a GPU the peak of the caching allocator beyond what is allocated before the step."""
+        if self._device == 'cpu':
+            return None
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        self.run()
+        return torch.cuda.max_memory_allocated() - before
+
+    def seconds(self) -> float:
+        """Wall time of one step."""
+        _synchronize()
+        start = time.perf_counter()
+        self.run()
+        _synchronize()
+        return time.perf_counter() - start
+
+    def device_seconds(self) -> float | None:
+        """On a GPU the time of one step's kernels and copies, added up."""
+        if self._device == 'cpu':
+            return None
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            self.run()
+            _synchronize()
+        kernels = (event for event in profiler.events() if event.device_type == DeviceType.CUDA)
+        return sum(kernel.time_range.elapsed_us() for kernel in kernels) / 1e6
+
+
+def _optim_wrapper(model: nn.Module, amp: torch.dtype | None) -> OptimWrapper:
+    """What hooks are told steps the model; it never steps here."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    if amp is torch.float16:
+        return AmpOptimWrapper(loss_scale='dynamic', dtype='float16', optimizer=optimizer)
+    return OptimWrapper(optimizer)
+
+
+def _single(module: nn.Module, name: str) -> list[str]:
+    """The name of a module, or those of a cascade's members."""
+    return [f'{name}.{member}' for member in range(len(module))] if isinstance(module, nn.ModuleList) else [name]
+
+
+@contextmanager
+def without_init_log() -> Iterator[None]:
+    """MMEngine logs three lines for each parameter that it initialises."""
+    logger = MMLogger.get_current_instance()
+    level = logger.level
+    logger.setLevel('WARNING')
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

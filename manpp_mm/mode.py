@@ -1,0 +1,86 @@
+"""How a model is trained: what the command line, the kept JSON files and the code call a mode."""
+
+from dataclasses import dataclass, replace
+
+BACKBONES = ('end_to_end', 'exact', 'local', 'frozen')
+_CHECKPOINTED = '_checkpointed'
+_HEADS = '_heads_checkpointed'
+_OFFLOADED = '_offloaded'
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a model is trained.
+
+    Attributes:
+        backbone: ``'end_to_end'``, ``'exact'`` (the same gradients, blocks checkpointed), ``'local'`` (block by block)
+            or ``'frozen'``, the floor that neck and heads set.
+        units_checkpointed: Whether each unit of the backbone is checkpointed (``with_cp``).
+        heads_spared: Whether neck and heads are checkpointed and the RPN's loss is taken early.
+        offloaded: Whether activations wait in host memory, which needs a GPU.
+    """
+
+    backbone: str
+    units_checkpointed: bool = False
+    heads_spared: bool = False
+    offloaded: bool = False
+
+    @classmethod
+    def parse(cls, name: 'str | Mode') -> 'Mode':
+        """Read a mode's name, ``'local_checkpointed'`` say.
+
+        Raises:
+            ValueError: It is none.
+        """
+        if isinstance(name, Mode):
+            return name
+        found = next((mode for mode in MODES if str(mode) == name), None)
+        if found is None:
+            raise ValueError(f'unknown mode {name!r}, choose from {", ".join(map(str, MODES))}')
+        return found
+
+    def __str__(self) -> str:
+        parts = (self.units_checkpointed, _CHECKPOINTED), (self.heads_spared, _HEADS), (self.offloaded, _OFFLOADED)
+        return self.backbone + ''.join(name for there, name in parts if there)
+
+    @property
+    def local(self) -> bool:
+        """Whether the backbone learns block by block."""
+        return self.backbone == 'local'
+
+    @property
+    def exact(self) -> bool:
+        """Whether the backbone's blocks are checkpointed and learn by the task's gradient."""
+        return self.backbone == 'exact'
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing of the backbone learns."""
+        return self.backbone == 'frozen'
+
+    @property
+    def cut(self) -> bool:
+        """Whether the backbone is cut into blocks, and has to be a local one."""
+        return self.local or self.exact
+
+    def with_units_checkpointed(self, checkpointed: bool = True) -> 'Mode':
+        """The same with each unit of the backbone checkpointed, or not."""
+        return replace(self, units_checkpointed=checkpointed)
+
+    def with_heads_spared(self) -> 'Mode':
+        """The same with neck and heads checkpointed."""
+        return replace(self, heads_spared=True)
+
+    def with_exact_gradients(self) -> 'Mode':
+        """What a local mode becomes while exact gradients flow; another mode stays as it is."""
+        return replace(self, backbone=EXACT.backbone) if self.local else self
+
+
+END_TO_END, EXACT, LOCAL, FROZEN = map(Mode, BACKBONES)
+_PLAIN = (*(mode for each in (END_TO_END, EXACT, LOCAL) for mode in (each, each.with_units_checkpointed())), FROZEN)
+MODES = (*_PLAIN, *(mode.with_heads_spared() for mode in _PLAIN), replace(END_TO_END, offloaded=True))
+"""What can be measured, in the order in which tools list it."""
+USUAL = (
+    END_TO_END, END_TO_END.with_units_checkpointed(), EXACT, LOCAL, LOCAL.with_units_checkpointed(), FROZEN
+)  # fmt: skip
+"""What a benchmark measures unless it is told otherwise."""

@@ -1,0 +1,1 @@
+"""What is registered where; each module needs its package."""

@@ -1,0 +1,47 @@
+"""What is registered in MMDetection."""
+
+from mmdet.models import ResNet, ResNetV1d, ResNeXt, SwinTransformer
+from mmdet.registry import MODELS
+
+from ..auxiliary.detection import DetectionAuxiliary
+from ..auxiliary.padded_fcos_head import PaddedFCOSHead
+from ..backbones import LocalResNetMixin, LocalSwinMixin
+
+MODELS.register_module(module=PaddedFCOSHead)
+
+
+@MODELS.register_module()
+class LocalResNet(LocalResNetMixin, ResNet):
+    """MMDetection's ``ResNet``, trained block by block. See :class:`LocalBackbone` for the added arguments.
+
+    Example:
+        >>> backbone = LocalResNet(
+        ...     depth=18, cuts=[(1, 1)],
+        ...     auxiliary=dict(projection=dict(out_channels=64),
+        ...                    head=dict(type='FCOSHead', num_classes=3, feat_channels=64, stacked_convs=1)))
+        >>> [tuple(f.shape) for f in backbone.eval()(torch.rand(1, 3, 64, 64))]
+        [(1, 64, 16, 16), (1, 128, 8, 8), (1, 256, 4, 4), (1, 512, 2, 2)]
+    """
+
+    auxiliary_type = DetectionAuxiliary
+
+
+@MODELS.register_module()
+class LocalResNetV1d(LocalResNetMixin, ResNetV1d):
+    """MMDetection's ``ResNetV1d`` (deep stem, average pooling downsample), trained block by block."""
+
+    auxiliary_type = DetectionAuxiliary
+
+
+@MODELS.register_module()
+class LocalResNeXt(LocalResNetMixin, ResNeXt):
+    """MMDetection's ``ResNeXt`` (grouped convolutions), trained block by block."""
+
+    auxiliary_type = DetectionAuxiliary
+
+
+@MODELS.register_module()
+class LocalSwinTransformer(LocalSwinMixin, SwinTransformer):
+    """MMDetection's ``SwinTransformer``, trained block by block; a unit is one Swin block."""
+
+    auxiliary_type = DetectionAuxiliary
