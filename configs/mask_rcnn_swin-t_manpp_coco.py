@@ -1,0 +1,28 @@
+# Mask R-CNN Swin-T-FPN on COCO, 12 epochs, all of the backbone trained block by block; a unit is a Swin block.
+# Everything that is not about local learning is upstream's.
+_base_ = [
+    'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py',
+    './_base_/detection.py',
+    './_base_/coco_data.py',
+]
+custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
+model = dict(backbone=_base_.manpp_backbone)
+model['backbone'] |= dict(type='LocalSwinTransformer', cuts=[(0, 0), (1, 0), (2, 3)])
+# At the blocks' own strides the auxiliary networks, copies of Swin blocks, would hold more than they save.
+model['backbone']['auxiliary']['stride'] = 16
+# The RPN's loss becomes a gradient before the RoI head runs, which spares its activations.
+custom_hooks = [*_base_.manpp_hooks, dict(type='EarlyLossHook', heads=['rpn_head'])]
+default_hooks = _base_.manpp_default_hooks
+randomness = dict(seed=0)
+# Upstream's FCOS configs clip so; the local losses are FCOS's. Norms of the branches do not decay, as the trunk's.
+optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2), paramwise_cfg=_base_.manpp_paramwise)
+optim_wrapper['paramwise_cfg']['custom_keys'] |= {
+    'branches.learnable.block.norm': dict(decay_mult=0.0),
+    'branches.learnable.merging.norm': dict(decay_mult=0.0),
+}
+
+train_dataloader = dict(dataset=dict(data_root=_base_.coco_root))
+val_dataloader = dict(dataset=dict(data_root=_base_.coco_root))
+test_dataloader = dict(dataset=dict(data_root=_base_.coco_root))
+val_evaluator = dict(ann_file=_base_.coco_root + 'annotations/instances_val2017.json')
+test_evaluator = dict(ann_file=_base_.coco_root + 'annotations/instances_val2017.json')
