@@ -75,7 +75,7 @@ class PaddedFCOSHead(FCOSHead):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._kept_points: dict[tuple, Tensor] = {}
+        self.kept_points: dict[tuple, Tensor] = {}
         focal, box, centerness = self.loss_cls, self.loss_bbox, self.loss_centerness
         if type(focal) is not FocalLoss or focal.activated:
             self._refuse('loss_cls', focal, "a 'FocalLoss' of logits")
@@ -134,7 +134,7 @@ class PaddedFCOSHead(FCOSHead):
         dtype = torch.promote_types(cls_scores[0].dtype, bbox_preds[0].dtype)
         shared = {} if shared is None else shared
         if _PADDED not in shared:
-            shared[_PADDED] = _padded(batch_gt_instances)
+            shared[_PADDED] = pad_instances(batch_gt_instances)
         key = (
             PaddedFCOSHead, sizes, dtype, tuple(self.prior_generator.strides), tuple(self.regress_ranges),
             self.num_classes, self.center_sampling and self.center_sample_radius, self.norm_on_bbox,
@@ -215,10 +215,10 @@ class PaddedFCOSHead(FCOSHead):
     def _points(self, sizes: Sequence[tuple[int, int]], dtype: torch.dtype, device: torch.device) -> Tensor:
         """The points of all levels, (2, 1, P); kept until images of another size come."""
         key = (tuple(sizes), dtype, device)
-        if key not in self._kept_points:
+        if key not in self.kept_points:
             levels = self.prior_generator.grid_priors(sizes, dtype=dtype, device=device)
-            self._kept_points = {key: torch.cat(levels).T.contiguous()[:, None]}
-        return self._kept_points[key]
+            self.kept_points = {key: torch.cat(levels).T.contiguous()[:, None]}
+        return self.kept_points[key]
 
     def _class_loss(self, logits: Tensor, targets: PointTargets) -> Tensor:
         # With z = logits * sign both halves of the focal loss read weight * sigmoid(z)^gamma * softplus(z).
@@ -253,7 +253,7 @@ class PaddedFCOSHead(FCOSHead):
         return _scaled(loss, self.loss_centerness.loss_weight)
 
 
-def _padded(instances: Sequence[InstanceData]) -> tuple[Tensor, Tensor]:
+def pad_instances(instances: Sequence[InstanceData]) -> tuple[Tensor, Tensor]:
     """Boxes (N, G, 4) and labels (N, G) of a batch, padded with zeros; G is at least 1."""
     boxes = pad_sequence([one.bboxes for one in instances], batch_first=True)
     labels = pad_sequence([one.labels for one in instances], batch_first=True)

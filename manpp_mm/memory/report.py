@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..mode import Mode
 from .live_bytes import Held
 
 if TYPE_CHECKING:
@@ -58,7 +59,9 @@ def plot_modes(results: Measured, title: str, path: 'str | Path') -> None:
     figure, axes = _figure(len(panels), height=1.2 + 0.35 * len(results))
     names = [mode.replace('_', ' ') for mode in results]
     for index, (place, (label, values)) in enumerate(zip(axes, panels, strict=True)):
-        bars = place.barh(names, values, color=['tab:green' if 'local' in name else 'tab:blue' for name in names])
+        bars = place.barh(
+            names, values, color=['tab:green' if Mode.parse(mode).local else 'tab:blue' for mode in results]
+        )
         place.bar_label(bars, [f'{value / values[0]:.2f}' for value in values], padding=3)
         place.set(xlabel=label, xlim=(0, 1.15 * max(values)))
         place.invert_yaxis()

@@ -32,7 +32,8 @@ def variants(
         What was varied, in words; a config; a batch.
 
     Raises:
-        ValueError: A depth whose units have other widths than the config's, so that neck and heads do not fit.
+        ValueError: A backbone without a depth, or a depth whose units have other widths than the config's, so that neck
+            and heads do not fit.
     """
     for depth, number, images in itertools.product(depths or [None], blocks or [None], batches or [batch]):
         varied = copy.deepcopy(config)  # Config.copy is shallow
@@ -57,7 +58,9 @@ def variants(
 def _check_width(backbone: dict, depth: int) -> None:
     settings = MODELS.switch_scope_and_registry(None)
     with settings as registry:
-        architectures = registry.get(backbone['type']).arch_settings
+        architectures = getattr(registry.get(backbone['type']), 'arch_settings', None)
+    if architectures is None:
+        raise ValueError(f'--depths {depth}: model.backbone.type={backbone["type"]!r} has no depth, as a ResNet has')
     known = [number for number, (unit, _) in architectures.items() if unit is architectures[backbone['depth']][0]]
     if depth not in known:
         raise ValueError(

@@ -10,7 +10,7 @@ from processes import free_port
 from torch import Tensor, nn
 
 from manpp_mm.auxiliary import padded_fcos_head
-from manpp_mm.auxiliary.padded_fcos_head import PaddedFCOSHead, _padded
+from manpp_mm.auxiliary.padded_fcos_head import PaddedFCOSHead, pad_instances
 from manpp_mm.memory import StepCounts
 
 ONE_LEVEL = dict(strides=[16], regress_ranges=((-1, 1e8),))
@@ -87,7 +87,7 @@ def test_under_autocast_the_loss_is_computed_in_float32():
 def test_many_boxes_are_compared_image_by_image(monkeypatch):
     _, ours = pair(center_sampling=True)
     samples, sizes = detection_samples([30, 2, 7]), [(32, 32), (16, 16), (8, 8)]
-    boxes, labels = _padded([sample.gt_instances for sample in samples])
+    boxes, labels = pad_instances([sample.gt_instances for sample in samples])
     whole = ours.point_targets(sizes, boxes, labels, torch.float32)
     monkeypatch.setattr(padded_fcos_head, '_AT_ONCE', 1000)
     for name, value in vars(ours.point_targets(sizes, boxes, labels, torch.float32)).items():
@@ -103,7 +103,7 @@ def test_distances_that_overflow_in_the_background():
             head.conv_reg.bias.fill_(2)
     outs = [head((torch.zeros(2, 16, 16, 16),)) for head in (upstream, ours)]
     instances = [sample.gt_instances for sample in samples]
-    background = ours.point_targets([(16, 16)], *_padded(instances), torch.float32).box_weights == 0
+    background = ours.point_targets([(16, 16)], *pad_instances(instances), torch.float32).box_weights == 0
     found = []
     for head, (scores, boxes, centerness) in zip((upstream, ours), outs, strict=True):
         far = boxes[0].detach().flatten(2).masked_fill(background[:, None], 1e30).unflatten(2, (16, 16))

@@ -13,7 +13,7 @@ def test_no_tensor_of_a_blocks_graph_is_alive_when_the_next_block_starts():
         step = backbone.step
         kept = [g for delivered in step.gradients for g in delivered.gradients]
         kept += tree_leaves([v if isinstance(v, tuple) else vars(v) for v in step.shared.values()])
-        kept += [points for network in backbone.auxiliary for points in network.heads[0]._kept_points.values()]
+        kept += [points for network in backbone.auxiliary for points in network.heads[0].kept_points.values()]
         # Features for the neck so far, what the block starts from, and what this test itself has kept.
         entries.append((live.current, [*features, args[0].detach()], kept))
 

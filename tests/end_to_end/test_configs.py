@@ -102,7 +102,7 @@ def small(path: Path, scenes: Path, work: Path, monkeypatch) -> Config:
     else:
         config.train_cfg.update(max_iters=1, val_interval=1)
     if 'ade20k' in path.name:  # the drawn scenes lie as Cityscapes does
-        with_classes(config, 150, 19)
+        with_classes([config.model, config.train_dataloader], 150, 19)
         for split in ('train', 'val'):
             dataset = config[f'{split}_dataloader'].dataset
             prefix = dict(img_path=f'leftImg8bit/{split}', seg_map_path=f'gtFine/{split}')

@@ -106,7 +106,6 @@ class Scaler:
 @pytest.mark.parametrize(('broken', 'stops'), [(range(0, 2), False), (range(0, 3), True), (range(0, 4, 2), False)])
 def test_under_a_loss_scaler_only_several_in_a_row_stop(tmp_path, broken, stops):
     run = runner(config(tmp_path, patience=2))
-    hook = next(hook for hook in run.hooks if isinstance(hook, FiniteLossHook))
     run.register_hook(Break(0, broken))
 
     class Scaled(Hook):
@@ -120,7 +119,7 @@ def test_under_a_loss_scaler_only_several_in_a_row_stop(tmp_path, broken, stops)
             run.train()
     else:
         run.train()
-        assert hook._in_a_row == 0
+        assert run.iter == 4  # two in a row, or one now and then, are tolerated
 
 
 def test_negative_patience():

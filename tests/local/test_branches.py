@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from manpp_mm.local import Branches, checkpointed, update_momentum_branches
+from manpp_mm.memory import LiveBytes
 
 
 def unit() -> nn.Module:
@@ -111,3 +112,18 @@ def test_checkpointed_unit_moves_its_statistics_once_and_again_at_the_next_step(
             torch.testing.assert_close(p.grad, q.grad)
         for name, value in plain.state_dict().items():
             assert torch.equal(value, kept.state_dict()[name]), name
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_the_momentum_branchs_batch_norm_holds_no_more_than_torchs(dtype):
+    """Under autocast too: torch's own keeps its input, this one nothing of the map's size."""
+    norm = nn.BatchNorm2d(16).eval().requires_grad_(False)
+    x = torch.rand(2, 16, 32, 32).to(dtype).requires_grad_()
+    held = {}
+    for name, forward in (('torch', norm), ('branch', Branches(norm, branches=['momentum']))):
+        with LiveBytes(exclude=[x, *norm.buffers()]) as live, torch.autocast('cpu', torch.bfloat16):
+            y = forward(x)
+            held[name] = live.current - y.untyped_storage().nbytes()
+    del y
+    assert held['branch'] <= held['torch']
+    assert held['branch'] < 1000
