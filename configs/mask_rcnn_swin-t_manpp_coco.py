@@ -14,12 +14,8 @@ model['backbone']['auxiliary']['stride'] = 16
 custom_hooks = [*_base_.manpp_hooks, dict(type='EarlyLossHook', heads=['rpn_head'])]
 default_hooks = _base_.manpp_default_hooks
 randomness = dict(seed=0)
-# Upstream's FCOS configs clip so; the local losses are FCOS's. Norms of the branches do not decay, as the trunk's.
-optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2), paramwise_cfg=_base_.manpp_paramwise)
-optim_wrapper['paramwise_cfg']['custom_keys'] |= {
-    'branches.learnable.block.norm': dict(decay_mult=0.0),
-    'branches.learnable.merging.norm': dict(decay_mult=0.0),
-}
+# Upstream's FCOS configs clip so; the local losses are FCOS's.
+optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2), paramwise_cfg=_base_.manpp_swin_paramwise)
 
 train_dataloader = dict(dataset=dict(data_root=_base_.coco_root))
 val_dataloader = dict(dataset=dict(data_root=_base_.coco_root))

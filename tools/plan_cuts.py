@@ -11,7 +11,7 @@ from mmengine.logging import MMLogger
 import manpp_mm  # noqa: F401
 from manpp_mm.memory import choose
 from manpp_mm.memory.inputs import training_input
-from manpp_mm.memory.report import choice_table, plan_table
+from manpp_mm.memory.report import choice_table
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,7 +54,7 @@ def main() -> None:
         print(f"the config's own cuts: {choose.own_cuts(config)}")
     else:
         found, static = choose.planned(config, batch, size, None if args.batch_size else budget)
-        print(plan_table(found, static))
+        print(found.table(static))
         choose.apply_cuts(config, found.cuts)
     if not args.plan_only:
         within = budget if args.batch_size else None

@@ -62,7 +62,7 @@ class LocalBackbone(TrunkState, Trunk):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if 'plain' not in vars(cls):
+        if not hasattr(cls, 'plain'):
             plain = [base for base in cls.__mro__ if issubclass(base, nn.Module) and not issubclass(base, Trunk)]
             if plain:
                 cls.plain = plain[0]

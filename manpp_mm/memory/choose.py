@@ -17,7 +17,6 @@ from .footprint import Footprint, footprint, padded
 from .inputs import bytes_before_step, input_bytes, model_bytes, training_input
 from .plan import Plan, plans
 from .profile import profile
-from .report import plan_table
 
 NEARLY = 1.02
 """Peaks within this factor are taken for equal: a block more costs its auxiliary network's work, and takes units from
@@ -89,7 +88,7 @@ def plan_config(config: Config) -> None:
             input=[batch, *size],
             cuts=[list(cut) for cut in found.cuts],
             predicted_bytes=static + found.auxiliary_bytes + found.peak_bytes,
-            table=plan_table(found, static).splitlines(),
+            table=found.table(static).splitlines(),
         ),
     )
 

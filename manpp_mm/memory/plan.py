@@ -51,6 +51,23 @@ class Plan:
     peak_bytes: int
     auxiliary_bytes: int
 
+    def table(self, static: int) -> str:
+        """The plan in lines: block, units, predicted MB.
+
+        Args:
+            static: Bytes of what is there before a step, without auxiliary networks.
+        """
+        lines = [f'{"block":<8}{"units (stage, unit)":<28}{"number":>7}{"peak MB":>10}']
+        for index, (units, peak) in enumerate(self.blocks):
+            words = str(units[0]) if len(units) == 1 else f'{units[0]} to {units[-1]}'
+            lines.append(f'{index:<8}{words:<28}{len(units):>7}{peak / 1e6:>10.0f}')
+        before = static + self.auxiliary_bytes
+        lines.append(
+            f'cuts={self.cuts}: {self.peak_bytes / 1e6:.0f} MB at the peak, and {before / 1e6:.0f} MB of parameters, '
+            'optimizer state and inputs'
+        )
+        return '\n'.join(lines)
+
 
 def plans(units: Sequence[UnitMemory]) -> list[Plan]:
     """The plan with the lowest predicted peak for each number of blocks that can be had, one block first.

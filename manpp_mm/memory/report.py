@@ -10,7 +10,6 @@ from .live_bytes import Held
 if TYPE_CHECKING:
     from .choose import Choice
     from .measure import Measurement
-    from .plan import Plan
 
 Measured = Mapping[str, 'Measurement']
 
@@ -94,20 +93,6 @@ def _figure(panels: int, height: float) -> tuple:
     figure = Figure(figsize=(6.5 * panels, height), layout='constrained')
     FigureCanvasAgg(figure)
     return figure, figure.subplots(1, panels, squeeze=False)[0]
-
-
-def plan_table(found: 'Plan', static: int) -> str:
-    """A plan in lines: block, units, predicted MB."""
-    lines = [f'{"block":<8}{"units (stage, unit)":<28}{"number":>7}{"peak MB":>10}']
-    for index, (units, peak) in enumerate(found.blocks):
-        words = str(units[0]) if len(units) == 1 else f'{units[0]} to {units[-1]}'
-        lines.append(f'{index:<8}{words:<28}{len(units):>7}{peak / 1e6:>10.0f}')
-    before = static + found.auxiliary_bytes
-    lines.append(
-        f'cuts={found.cuts}: {found.peak_bytes / 1e6:.0f} MB at the peak, and {before / 1e6:.0f} MB of parameters, '
-        'optimizer state and inputs'
-    )
-    return '\n'.join(lines)
 
 
 def choice_table(found: 'Sequence[Choice]', budget: int | None) -> str:
