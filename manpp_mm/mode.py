@@ -25,6 +25,10 @@ class Mode:
     heads_spared: bool = False
     offloaded: bool = False
 
+    def __post_init__(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise ValueError(f'a backbone trains by one of {", ".join(BACKBONES)}, not {self.backbone!r}')
+
     @classmethod
     def parse(cls, name: 'str | Mode') -> 'Mode':
         """Read a mode's name, ``'local_checkpointed'`` say.
@@ -77,6 +81,8 @@ class Mode:
 
 
 END_TO_END, EXACT, LOCAL, FROZEN = map(Mode, BACKBONES)
+GRADIENTS = (LOCAL.backbone, EXACT.backbone)
+"""What ``model.backbone.gradient`` may be."""
 _PLAIN = (*(mode for each in (END_TO_END, EXACT, LOCAL) for mode in (each, each.with_units_checkpointed())), FROZEN)
 MODES = (*_PLAIN, *(mode.with_heads_spared() for mode in _PLAIN), replace(END_TO_END, offloaded=True))
 """What can be measured, in the order in which tools list it."""

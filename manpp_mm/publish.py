@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from .backbones import local_class, plain_model
+from .backbones import local_class
 from .checkpoint_file import read_checkpoint
 from .registered import as_plain, named_class
 
@@ -54,6 +54,11 @@ def publish(source: 'str | Path', target: 'str | Path', raw: bool = False) -> Pa
     config = Config.fromstring(meta['cfg'], '.py')
     if local_class(config) is None:
         kind = config.get('model', {}).get('backbone', {}).get('type')
+        if named_class(kind, 'model', config.get('default_scope')) is None:
+            raise ValueError(
+                f'{source}: its model.backbone.type={kind!r} is not registered: import the module that registers it, '
+                'or name it in custom_imports of the config'
+            )
         raise ValueError(
             f'{source} was not trained block by block (its model.backbone.type is {kind!r}): publish it by '
             "MMDetection's or MMSegmentation's own publish_model.py"
@@ -83,15 +88,16 @@ def plain_config(config: Config) -> Config:
         config: The whole config of a training; left as it is.
     """
     kept = {key: value for key, value in config.to_dict().items() if not key.startswith('manpp_')}
-    kept['model'] = plain_model(config).to_dict()
     found = _plain(kept, config.get('default_scope'))
-    imports = [name for name in config.get('custom_imports', {}).get('imports', []) if name != 'manpp_mm']
+    # The module of a user's own local backbone imports this package.
+    needless = ('manpp_mm', local_class(config).__module__)
+    imports = [name for name in config.get('custom_imports', {}).get('imports', []) if name not in needless]
     found.pop('custom_imports', None)
     if imports:
         found['custom_imports'] = dict(imports=imports, allow_failed_imports=False)
     paramwise = (found.get('optim_wrapper') or {}).get('paramwise_cfg') or {}
     keys = paramwise.get('custom_keys') or {}
-    for name in [name for name in keys if name.startswith('backbone.auxiliary')]:
+    for name in [name for name in keys if name.startswith(('backbone.auxiliary', 'branches.'))]:
         del keys[name]
     found.update(load_from=None, resume=False)
     return Config(found)
@@ -100,9 +106,9 @@ def plain_config(config: Config) -> Config:
 def _plain(value: Any, scope: str | None) -> Any:
     """A part of a config whose classes of ours have given way to their twins, or to nothing."""
     if isinstance(value, Mapping):
-        cls = _own_class(value, scope)
+        cls, kind = _own_class(value, scope)
         if cls is not None:
-            value = as_plain(value, cls)
+            value = as_plain(value, cls, kind, scope)
         return {key: _plain(item, scope) for key, item in value.items() if not _vanishes(item, scope)}
     if isinstance(value, (list, tuple)):
         return type(value)(_plain(item, scope) for item in value if not _vanishes(item, scope))
@@ -111,16 +117,21 @@ def _plain(value: Any, scope: str | None) -> Any:
 
 def _vanishes(value: Any, scope: str | None) -> bool:
     """Whether a hook or transform is this package's and only training needs it."""
-    cls = _own_class(value, scope)
+    cls, _ = _own_class(value, scope)
     return cls is not None and cls.plain is None
 
 
-def _own_class(value: Any, scope: str | None) -> type | None:
-    """The class behind a config, if it is one of ours: it has an attribute ``plain``."""
-    if not isinstance(value, Mapping) or not isinstance(value.get('type'), (str, type)):
-        return None
-    found = (named_class(value['type'], kind, scope) for kind in _KINDS)
-    return next((cls for cls in found if cls is not None and hasattr(cls, 'plain')), None)
+def _own_class(value: Any, scope: str | None) -> tuple[type | None, str]:
+    """The class behind a config and its kind, if the class is this package's or derives from one that is."""
+    if isinstance(value, Mapping) and isinstance(value.get('type'), (str, type)):
+        for kind in _KINDS:
+            cls = named_class(value['type'], kind, scope)
+            if any(
+                'plain' in vars(base) and base.__module__.startswith(__package__)
+                for base in getattr(cls, '__mro__', ())
+            ):
+                return cls, kind
+    return None, ''
 
 
 def check_strict(config: Config, weights: Mapping, source: Path) -> None:
@@ -132,5 +143,5 @@ def check_strict(config: Config, weights: Mapping, source: Path) -> None:
     init_default_scope(config.get('default_scope', 'mmengine'))
     try:
         MODELS.build(copy.deepcopy(config.model)).load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, KeyError) as error:
         raise ValueError(f'{source} does not fit the plain model of its own config: {error}') from error

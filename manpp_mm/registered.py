@@ -25,23 +25,33 @@ def named_class(name: Any, kind: str, scope: str | None = None) -> type | None:
     if isinstance(name, str):
         registry = _REGISTRIES[kind]
         with DefaultScope.overwrite_default_scope(scope), registry.switch_scope_and_registry(scope) as here:
-            name = here.get(name)
+            try:
+                name = here.get(name)
+            except (ImportError, KeyError):  # the first part of a path that is no package's scope
+                return None
     return name if isinstance(name, type) else None
 
 
-def as_plain(config: Mapping, cls: type) -> dict[str, Any]:
+def unregistered(name: Any, kind: str, scope: str | None = None) -> str:
+    """For a message: what to do if nothing of a name is registered, '' if something is."""
+    if named_class(name, kind, scope) is not None:
+        return ''
+    return ', nor is anything of that name registered: name the module that registers it in custom_imports'
+
+
+def as_plain(config: Mapping, cls: type, kind: str, scope: str | None = None) -> dict[str, Any]:
     """A config with the plain twin of its class: the twin's name or import path, and no argument that the twin lacks.
 
     Args:
         config: It names ``cls``; left as it is.
         cls: A class of this package, or a subclass, with a twin ``plain``.
+        kind, scope: See :func:`named_class`.
     """
     own = constructor_parameters(cls) - constructor_parameters(cls.plain)
-    found = {key: value for key, value in config.items() if key not in own}
-    scope, _, _ = str(config['type']).rpartition('.')
-    by_name = isinstance(config['type'], str) and '.' not in scope
-    twin = cls.plain
-    # A class itself would not survive a config's way through a file.
-    path = f'{twin.__module__}.{twin.__qualname__}'
-    found['type'] = '.'.join(filter(None, [scope, twin.__name__])) if by_name else path
-    return found
+    prefix, _, _ = str(config['type']).rpartition('.')
+    name = '.'.join(filter(None, [prefix, cls.plain.__name__]))
+    registered = isinstance(config['type'], str) and '.' not in prefix and named_class(name, kind, scope) is cls.plain
+    if not registered:
+        # A class itself would not survive a config's way through a file.
+        name = f'{cls.plain.__module__}.{cls.plain.__qualname__}'
+    return {key: value for key, value in config.items() if key not in own} | dict(type=name)

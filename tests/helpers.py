@@ -1,5 +1,6 @@
 """Small real detectors and segmentors, and the naive sum of losses that local gradients must equal."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 
@@ -54,7 +55,9 @@ SWIN = dict(
 
 def with_swin(config: Config, **backbone: object) -> Config:
     """A small model on a Swin Transformer of 16 to 128 channels; windows of 7 do not fit into 64 x 64 pixels."""
-    auxiliary = config.model.backbone.auxiliary
+    auxiliary = copy.deepcopy(config.model.backbone.auxiliary)
+    if config.default_scope == 'mmseg':
+        auxiliary['head']['norm_cfg'] = dict(type='BN')
     config.model.backbone = dict(SWIN, auxiliary=auxiliary) | backbone
     return config
 

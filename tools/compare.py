@@ -11,13 +11,14 @@ from pathlib import Path
 from mmengine.config import DictAction
 
 from manpp_mm.comparison import KINDS, Cell, curves_plot, parse_variant, results_table, run_grid
+from manpp_mm.mode import END_TO_END, FROZEN
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of a block-local detector or segmentor')
     parser.add_argument(
-        '--variants', nargs='+', default=['end_to_end', 'frozen', 'dgl', 'man', 'manpp'],
+        '--variants', nargs='+', default=[str(END_TO_END), str(FROZEN), 'dgl', 'man', 'manpp'],
         help=f'{", ".join(KINDS)}; local ones with _k4 for four blocks, _exact_start or _exact_end for a stretch of '
         'exact gradients; all with +KEY=VALUE for a config key besides and LABEL: before it, for table and file names',
     )  # fmt: skip

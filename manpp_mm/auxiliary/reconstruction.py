@@ -36,8 +36,8 @@ class ReconstructionHead(BaseModule):
         self.hidden = ConvModule(in_channels, channels, 3, padding=1, norm_cfg=dict(type='BN'))
         self.output = nn.Conv2d(channels, 3, 3, padding=1)
 
-    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Say by which mean and standard deviation (3, 1, 1) images of 0 to 255 were normalised."""
+    def set_statistics(self, mean: Tensor | None, std: Tensor | None) -> None:
+        """Say by which mean and standard deviation (3, 1, 1) images of 0 to 255 were normalised, or forget it."""
         self.mean, self.std = mean, std
 
     def forward(self, x: Tensor, images: Tensor) -> Tensor:

@@ -47,6 +47,11 @@ class SegmentationAuxiliary(AuxiliaryNetwork):
             raise ValueError('remove auxiliary.head.in_index: the head sees its own block alone')
         config['in_index'] = 0
         if 'norm_cfg' in constructor_parameters(head_type):
+            if norm_cfg is None and 'norm_cfg' not in config:
+                raise ValueError(
+                    "auxiliary.head needs norm_cfg, for this backbone has none to hand on: dict(type='SyncBN') say, or "
+                    'None for a head without normalisation'
+                )
             config.setdefault('norm_cfg', norm_cfg)
 
     def head_loss(

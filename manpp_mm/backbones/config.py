@@ -7,8 +7,8 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from ..local import Cut
-from ..mode import END_TO_END, LOCAL, Mode
-from ..registered import as_plain, named_class
+from ..mode import END_TO_END, EXACT, LOCAL, Mode
+from ..registered import as_plain, named_class, unregistered
 from .local_backbone import LocalBackbone
 
 
@@ -23,6 +23,23 @@ def local_class(config: 'Config | Mapping') -> type[LocalBackbone] | None:
     return found if found is not None and issubclass(found, LocalBackbone) else None
 
 
+def local_twin(name: Any, scope: str | None = None) -> type[LocalBackbone] | None:
+    """The local class of which a plain backbone is the twin, None if there is none.
+
+    Args:
+        name: The plain backbone's ``type``.
+        scope: The config's ``default_scope``.
+    """
+    plain = named_class(name, 'model', scope)
+    waiting = [LocalBackbone]
+    while waiting:
+        kind = waiting.pop()
+        if getattr(kind, 'plain', None) is plain is not None:
+            return kind
+        waiting += kind.__subclasses__()
+    return None
+
+
 def checked_local_class(config: 'Config | Mapping') -> type[LocalBackbone]:
     """The class of a config's local backbone.
 
@@ -31,8 +48,11 @@ def checked_local_class(config: 'Config | Mapping') -> type[LocalBackbone]:
     """
     found = local_class(config)
     if found is None:
-        kind = ((config.get('model') or {}).get('backbone') or {}).get('type')
-        raise ValueError(f'model.backbone.type={kind!r} is not a local backbone of manpp_mm')
+        name = ((config.get('model') or {}).get('backbone') or {}).get('type')
+        raise ValueError(
+            f'model.backbone.type={name!r} is not a local backbone of manpp_mm'
+            + unregistered(name, 'model', config.get('default_scope'))
+        )
     return found
 
 
@@ -46,7 +66,9 @@ def plain_model(config: 'Config | Mapping') -> ConfigDict:
         ValueError: Its backbone is not a local one.
     """
     model = copy.deepcopy(config['model'])
-    model['backbone'] = ConfigDict(as_plain(model['backbone'], checked_local_class(config)))
+    model['backbone'] = ConfigDict(
+        as_plain(model['backbone'], checked_local_class(config), 'model', config.get('default_scope'))
+    )
     return model
 
 
@@ -59,6 +81,11 @@ def mode_of(config: 'Config | Mapping') -> Mode:
     return mode.with_units_checkpointed(bool(backbone.get('with_cp')))
 
 
-def with_cuts(backbone: Mapping, cuts: Sequence[Cut], **keys: Any) -> dict:
+def with_cuts(backbone: Mapping, cuts: Sequence[Cut]) -> dict:
     """A deep copy of a backbone's config with other cuts; nothing else says where to cut."""
-    return dict(copy.deepcopy(backbone), cuts=list(cuts), local_blocks=None, memory_budget=None, **keys)
+    return dict(copy.deepcopy(backbone), cuts=list(cuts), local_blocks=None, memory_budget=None)
+
+
+def without_networks(backbone: Mapping) -> dict:
+    """A deep copy of a local backbone's config that builds no auxiliary network and loads no weights."""
+    return dict(copy.deepcopy(backbone), gradient=EXACT.backbone, init_cfg=None)

@@ -22,7 +22,7 @@ def find_local_backbone(model: nn.Module) -> LocalBackbone:
     if not found:
         raise ValueError(
             f'{type(model).__name__} has no local backbone, but LocalLearningHook or MomentumHook is in custom_hooks. '
-            "Set model.backbone.type='LocalResNet' (with local_blocks and auxiliary), or remove the hooks."
+            "Set model.backbone.type to a local backbone, 'LocalResNet' say, or remove the hooks."
         )
     if list(found) != ['backbone']:
         raise ValueError(

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from ..arguments import refuse_unknown
 from ..local import BlockOutput, Cut, checkpointed, deliver_nothing, local_step, partition
+from ..mode import EXACT, GRADIENTS, LOCAL
 from ..step import Step
-from .ownership import check_ownership, parameters_of
+from .ownership import check_family, parameters_of
 from .state import TrunkState
-from .trunk import Trunk
-
-GRADIENTS = ('local', 'exact')
+from .trunk import Block, Trunk
+from .unit import check_geometry
 
 
 class LocalBackbone(TrunkState, Trunk):
@@ -40,7 +40,7 @@ class LocalBackbone(TrunkState, Trunk):
     Args:
         local_blocks: K, the number of local blocks that train: at stage ends where K fits them, otherwise the units
             are divided evenly. Set this or ``cuts``. ``'auto'``: cuts are planned from measured memory before the model
-            is built (see :mod:`manpp_mm.memory.plan`).
+            is built (see :mod:`manpp_mm.memory.choose`).
         cuts: Explicit cuts ``[(stage, unit), ...]``, both from 0, each after that unit.
         auxiliary: Arguments of the auxiliary networks (see :class:`AuxiliaryNetwork`): one dict for all of them or a
             list of one dict a cut.
@@ -73,12 +73,12 @@ class LocalBackbone(TrunkState, Trunk):
         local_blocks: 'int | str | None' = None,
         cuts: Sequence[Cut] | None = None,
         auxiliary: 'Mapping | Sequence[Mapping] | None' = None,
-        gradient: str = 'local',
+        gradient: str = LOCAL.backbone,
         memory_budget: str | None = None,
         **kwargs: Any,
     ) -> None:
         if gradient not in GRADIENTS:
-            raise ValueError(f"gradient={gradient!r} must be 'local' or 'exact'")
+            raise ValueError(f'gradient={gradient!r} must be {" or ".join(map(repr, GRADIENTS))}')
         if local_blocks == 'auto' or memory_budget is not None:
             raise ValueError(
                 f'local_blocks={local_blocks!r} with memory_budget={memory_budget!r} is planned before the model is '
@@ -91,16 +91,16 @@ class LocalBackbone(TrunkState, Trunk):
         self.step: Step | None = None
         """What the current training forward needs and collects, None outside of one."""
         self.train(self.training)  # some backbones freeze their stages here
-        units = self.units()
-        check_ownership(self, units)
+        units = list(self.units())
+        check_family(self, units)
         trains = [_trains([unit.module]) for unit in units]
         self._stem_trains = _trains(self.stem_parts())
         self._idle_units = 0 if self._stem_trains or True not in trains else trains.index(True)
         trains[0] = trains[0] or self._stem_trains
         per_stage = [sum(unit.cut[0] == stage for unit in units) for stage in range(units[-1].cut[0] + 1)]
         self.cuts = partition(per_stage, trains, local_blocks, cuts)
-        self.trained_cuts = [unit.cut for unit in units[trains.index(True) :]]
-        """Where the backbone can be cut: after each unit from the first that trains on, but for the last."""
+        self.trained_units = [unit.cut for unit in units[trains.index(True) :]]
+        """The units ``(stage, index)`` from the first that trains on, each but the last a place for a cut."""
         # Units would checkpoint themselves with reentrance, which torch.autograd.grad cannot enter.
         reentrant = [m for unit in units for m in unit.module.modules() if getattr(m, 'with_cp', False)]
         self.units_checkpointed = bool(reentrant)
@@ -108,10 +108,9 @@ class LocalBackbone(TrunkState, Trunk):
             module.with_cp = False
         self.gradient = gradient
         """How the backbone trains now, ``'local'`` or ``'exact'``."""
-        if gradient == 'local' and self.cuts:
-            norm_cfg = getattr(self, 'norm_cfg', None)
+        if gradient == LOCAL.backbone and self.cuts:
             networks = self.auxiliary_type.for_cuts(
-                auxiliary, units, self.cuts, self.trained_cuts, self.layout, norm_cfg
+                auxiliary, units, self.cuts, self.trained_units, self.layout, self.head_norm_cfg()
             )
             self.auxiliary = ModuleList(networks)
         self.train(self.training)
@@ -144,13 +143,18 @@ class LocalBackbone(TrunkState, Trunk):
             ValueError: Another value, or local gradients of a backbone that was built without auxiliary networks.
         """
         if gradient not in GRADIENTS:
-            raise ValueError(f"gradient={gradient!r} must be 'local' or 'exact'")
-        if gradient == 'local' and self.cuts and not len(self.auxiliary):
+            raise ValueError(f'gradient={gradient!r} must be {" or ".join(map(repr, GRADIENTS))}')
+        if gradient == LOCAL.backbone and self.cuts and not len(self.auxiliary):
             raise ValueError(
                 "model.backbone.gradient='exact' builds no auxiliary networks: set gradient='local' to switch between "
                 'the two (GradientSwitchHook)'
             )
         self.gradient = gradient
+
+    @property
+    def exact(self) -> bool:
+        """Whether the task's gradient flows through all blocks now, and auxiliary networks idle."""
+        return self.gradient == EXACT.backbone
 
     def begin(self, step: Step) -> None:
         """Open a training forward; the step of one that never ended is dropped."""
@@ -163,7 +167,7 @@ class LocalBackbone(TrunkState, Trunk):
     def idle_delivery(self) -> Tensor | None:
         """While exact gradients flow, a zero through which the idle auxiliary networks take part in backward."""
         idle = [p for p in self.auxiliary.parameters() if p.requires_grad]
-        return deliver_nothing(idle) if self.gradient == 'exact' and idle else None
+        return deliver_nothing(idle) if self.exact and idle else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Run the backbone.
@@ -180,7 +184,7 @@ class LocalBackbone(TrunkState, Trunk):
         """
         if not (self.training and torch.is_grad_enabled()):
             return super().forward(x)
-        if self.gradient == 'exact':
+        if self.exact:
             return self._exact_forward(x)
         features = self._local_forward(x)
         return tuple(self.output_map(stage, found) for stage, found in features.items())
@@ -194,7 +198,7 @@ class LocalBackbone(TrunkState, Trunk):
             for index, (block, network) in enumerate(zip(blocks, self.auxiliary, strict=True)):
                 result = local_step(
                     partial(self.run_block, block, first=index == 0),
-                    lambda output, network=network: network(output, step.targets, images, step.shared),
+                    partial(self._local_loss, block, network, step, images),
                     x,
                     block.local_parameters,
                     step.scale,
@@ -205,6 +209,12 @@ class LocalBackbone(TrunkState, Trunk):
                 step.add(index, result)
             step.shared.clear()  # nothing of it is alive while neck and heads run
         return features | self.run_block(last, x, first=not blocks).features
+
+    def _local_loss(self, block: Block, network: nn.Module, step: Step, images: Tensor, x: Tensor) -> Mapping[str, Any]:
+        if not block.checked:
+            check_geometry(block.units[-1], self.layout.to_map(x), images)
+            block.checked = True
+        return network(x, step.targets, images, step.shared)
 
     def _own_step(self) -> Step:
         if self.step is None or self.step.targets is None:

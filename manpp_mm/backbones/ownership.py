@@ -16,16 +16,28 @@ def parameters_of(parts: 'Iterable[nn.Module | nn.Parameter]') -> list[nn.Parame
     return list(dict.fromkeys(found))
 
 
-def check_ownership(backbone: Any, units: Sequence[Unit]) -> None:
-    """Does every trainable parameter of a backbone belong to one unit, to the stem or to one output?
+def check_family(backbone: Any, units: Sequence[Unit]) -> None:
+    """Does what a class says of its family hold together?
 
     Args:
         backbone: A local backbone without auxiliary networks.
         units: Its units.
 
     Raises:
-        ValueError: One belongs to none of them, and would not learn, or to several.
+        ValueError: The class names no auxiliary network; the units' outputs are not the backbone's; or a trainable
+            parameter belongs to no unit, stem or output, and would not learn, or to several.
     """
+    name = type(backbone).__name__
+    if not hasattr(backbone, 'auxiliary_type'):
+        raise ValueError(
+            f'{name} must set auxiliary_type, DetectionAuxiliary or SegmentationAuxiliary (docs/new_backbone.md)'
+        )
+    found, wanted = [unit.output for unit in units if unit.output is not None], list(backbone.out_indices)
+    if found != sorted(wanted):
+        raise ValueError(
+            f'{name}: units() name the outputs of stages {found}, but model.backbone.out_indices is {wanted}: set '
+            'Unit.output where one of these stages ends (docs/new_backbone.md)'
+        )
     parts = {'the stem': parameters_of(backbone.stem_parts())}
     for unit in units:
         parts[f'unit {unit.cut}'] = parameters_of([unit.module])
@@ -35,11 +47,11 @@ def check_ownership(backbone: Any, units: Sequence[Unit]) -> None:
     for part, parameters in parts.items():
         for parameter in parameters:
             owners.setdefault(id(parameter), []).append(part)
-    for name, parameter in backbone.named_parameters():
+    for parameter_name, parameter in backbone.named_parameters():
         found = owners.get(id(parameter), [])
         if parameter.requires_grad and len(found) != 1:
             where = f'belongs to {" and to ".join(found)}' if found else 'belongs to no unit, stem or output'
             raise ValueError(
-                f'{type(backbone).__name__}: {name} {where}, so that no block can train it alone: see units(), '
-                'stem_parts() and output_modules() (docs/new_backbone.md)'
+                f'{name}: {parameter_name} {where}, so that no block can train it alone: see units(), stem_parts() and '
+                'output_modules() (docs/new_backbone.md)'
             )

@@ -1,5 +1,6 @@
 """The ResNets of MMDetection and MMSegmentation, and what follows their code."""
 
+from collections.abc import Mapping
 from math import prod
 
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ class LocalResNetMixin(LocalBackbone):
     def stage_geometry(self, stage: int) -> tuple[int, int]:
         """Channels of a stage's output and its stride in pixels."""
         return self.base_channels * 2**stage * self.block.expansion, 4 * prod(self.strides[: stage + 1])
+
+    def head_norm_cfg(self) -> Mapping | None:
+        return self.norm_cfg
 
     def stem_parts(self) -> 'list[nn.Module | nn.Parameter]':
         return [self.stem] if self.deep_stem else [self.conv1, self.norm1]

@@ -9,7 +9,7 @@ from .local_backbone import LocalBackbone
 
 def block_table(backbone: LocalBackbone) -> str:
     """A local backbone's blocks: units, parameters, and the auxiliary network that trains each."""
-    kind = 'block by block' if backbone.gradient == 'local' else 'by exact gradients'
+    kind = 'by exact gradients' if backbone.exact else 'block by block'
     lines = [
         f'{type(backbone).__name__} trains {kind}',
         f'{"block":<7}{"units (stage, unit)":<22}{"parameters":>11}{"trained":>9}  auxiliary network',

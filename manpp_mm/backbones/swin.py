@@ -1,5 +1,7 @@
 """The Swin Transformers of MMDetection and MMSegmentation."""
 
+from collections.abc import Mapping
+
 from torch import Tensor, nn
 
 from .local_backbone import LocalBackbone
@@ -38,8 +40,12 @@ class LocalSwinMixin(LocalBackbone):
     """
 
     layout = ChannelsLast()
-    # Windows of 7 fit in at every stride: padded ones would not grow with the image. 7 x 35 positions at stride 32.
-    planning_size = (224, 1120)
+
+    @classmethod
+    def planning_size(cls, backbone: Mapping) -> tuple[int, int]:
+        """Of images into which windows fit at every stride: padded ones do not grow with the image."""
+        side = 32 * backbone.get('window_size', 7)
+        return side, 5 * side
 
     def units(self) -> list[Unit]:
         units = []

@@ -1,6 +1,6 @@
 """A backbone as a row of units, and the local blocks that they form."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,12 +21,14 @@ class Block:
         modules: What holds its buffers: the units' modules, the stem's among the first block's.
         parameters: Its parameters, whether they train or not.
         local_parameters: The same and those of its auxiliary network.
+        checked: Whether its output was seen to have the channels and stride that its last unit says.
     """
 
     units: list[Unit]
     modules: list[nn.Module]
     parameters: list[nn.Parameter]
     local_parameters: list[nn.Parameter]
+    checked: bool = False
 
 
 class Trunk:
@@ -39,9 +41,17 @@ class Trunk:
     layout: ClassVar[Layout] = Layout()
     """How ``x`` between units becomes a map (N, C, H, W)."""
 
-    planning_size: ClassVar[tuple[int, int]] = (160, 352)
-    """Height and width of the images from whose step memory is predicted: at stride 32 these are 5 and 11, and a tensor
-    that covers the image has a multiple of 55 elements, as hardly another has."""
+    @classmethod
+    def planning_size(cls, backbone: Mapping) -> tuple[int, int]:
+        """Height and width of the images from whose step memory is predicted.
+
+        At stride 32 these are 5 and 11, and a tensor that covers the image has a multiple of 55 elements, as hardly
+        another has.
+
+        Args:
+            backbone: The backbone's config.
+        """
+        return (160, 352)
 
     def units(self) -> list[Unit]:
         """The units in order, made anew from the trunk's modules at each call."""
@@ -54,6 +64,10 @@ class Trunk:
     def run_stem(self, images: Tensor) -> Tensor:
         """Run what comes before the first unit on an image batch (N, 3, H, W)."""
         raise TypeError(f'{type(self).__name__} must define run_stem()')
+
+    def head_norm_cfg(self) -> Mapping | None:
+        """The norm config of auxiliary heads that need one and name none; None: they have to."""
+        return None
 
     def output_modules(self, stage: int) -> list[nn.Module]:
         """The modules between a stage's ``x`` and the map that it gives to neck and heads; they learn with these."""
@@ -70,7 +84,7 @@ class Trunk:
     def blocks(self) -> list[Block]:
         """The local blocks."""
         if self._blocks is None:
-            units = self.units()
+            units = list(self.units())
             places = [unit.cut for unit in units]
             starts = [0, *(places.index(cut) + 1 for cut in self.cuts)]
             self._blocks = []

@@ -27,6 +27,27 @@ class Unit:
     output: int | None = None
 
 
+def check_geometry(unit: Unit, features: Tensor, images: Tensor) -> None:
+    """Has a unit's output the channels and the stride that the unit says?
+
+    Args:
+        unit: The unit.
+        features: Its output as a map (N, C, h, w).
+        images: The batch (N, 3, H, W).
+
+    Raises:
+        RuntimeError: It has not; auxiliary networks would be built for another map.
+    """
+    channels, *size = features.shape[1:]
+    off = [abs(side * unit.stride - whole) for side, whole in zip(size, images.shape[2:], strict=True)]
+    if channels != unit.channels or max(off) > unit.stride:  # sides that do not divide are rounded
+        raise RuntimeError(
+            f'unit {unit.cut} says that its output has {unit.channels} channels at stride {unit.stride}, but of images '
+            f'{tuple(images.shape[2:])} it makes a map of {channels} channels and {tuple(size)} pixels: see channels '
+            'and stride in units(), and layout (docs/new_backbone.md)'
+        )
+
+
 class Layout:
     """How a trunk's ``x`` (N, C, H, W) becomes a map for auxiliary networks, and a map ``x``: it is one already."""
 

@@ -41,7 +41,7 @@ def plan_once(config: Config, checkpoint: str | None = None) -> None:
         checkpoint: See :func:`manpp_mm.memory.choose.plan_cuts`.
 
     Raises:
-        ValueError: In every process what the first one raises; see :func:`manpp_mm.memory.choose.plan_cuts`.
+        ValueError: See :func:`manpp_mm.memory.choose.plan_cuts`. Whatever the first process raises ends the others too.
     """
     if not needs_plan(config):
         return
@@ -50,11 +50,12 @@ def plan_once(config: Config, checkpoint: str | None = None) -> None:
         try:
             plan_cuts(config, checkpoint)
             message[0] = config.manpp_plan.to_dict()
-        except ValueError as error:
-            message[1] = str(error)
+        except Exception as error:
+            broadcast_object_list([None, f'{type(error).__name__}: {error}'])
+            raise
     broadcast_object_list(message)
     if message[1] is not None:
-        raise ValueError(message[1])
+        raise RuntimeError(f'the first process could not plan the cuts: {message[1]}')
     apply_plan(config, message[0])
 
 

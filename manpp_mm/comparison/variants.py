@@ -27,8 +27,8 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 """The kinds of variants; of the local ones what they set in ``model.backbone.auxiliary``.
 
-``frozen`` keeps the whole backbone as it starts, ``front_frozen`` the stages that lie wholly before the last cut; what
-comes after them trains end-to-end.
+``frozen`` keeps the whole backbone as it starts, ``front_frozen`` the stages that lie wholly before the last cut (of a
+Swin Transformer with the merging that follows); what comes after them trains end-to-end.
 """
 _PLAIN = (str(END_TO_END), str(FROZEN), 'front_frozen')
 
@@ -115,12 +115,10 @@ def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
         elif variant.exact == 'end':
             hooks.append(dict(type=GradientSwitchHook.__name__, begin=1 - stretch, end=1.0))
     else:
-        local_backbone = config.model.backbone
+        frozen = None if variant.kind == str(END_TO_END) else _stages_to_freeze(config, variant.kind)
         config.model = plain_model(config)
-        if variant.kind == str(FROZEN):
-            config.model.backbone.frozen_stages = config.model.backbone.get('num_stages', 4)
-        elif variant.kind == 'front_frozen':
-            config.model.backbone.frozen_stages = _stages_before_last_cut(local_backbone, config)
+        if frozen is not None:
+            config.model.backbone.frozen_stages = frozen
         hooks = [hook for hook in hooks if not _local_only(hook, config)]
         for name, hook in list((config.get('default_hooks') or {}).items()):
             if hook and _local_only(hook, config):
@@ -137,11 +135,14 @@ def _local_only(hook: ConfigDict, config: Config) -> bool:
     return getattr(named_class(hook['type'], 'hook', config.get('default_scope')), 'local_only', False)
 
 
-def _stages_before_last_cut(backbone: ConfigDict, config: Config) -> int:
+def _stages_to_freeze(config: Config, kind: str) -> int:
+    """Upstream's ``frozen_stages`` of a variant."""
     init_default_scope(config.get('default_scope', 'mmengine'))
-    local = MODELS.build(copy.deepcopy(backbone))
-    stage, _ = local.blocks()[-1].units[0].cut
-    return stage if local.cuts else local.frozen_stages
+    local = MODELS.build(copy.deepcopy(config.model.backbone))
+    last = local.blocks()[-1].units
+    if kind == str(FROZEN):
+        return last[-1].cut[0] + 1
+    return last[0].cut[0] if local.cuts else local.frozen_stages
 
 
 def _value(text: str) -> Any:

@@ -96,6 +96,7 @@ def _check_categories(dataset: ConfigDict, key: str) -> None:
 
 
 def way_to_data(config: Config, root: str | None = None) -> str:
+    """For a message: the environment variable that moves a config's data, \'\' if it reads none."""
     for key, variable in _ROOTS.items():
         if key in config and root in (None, config[key]):
             return f'set the environment variable {variable} to its folder, or '

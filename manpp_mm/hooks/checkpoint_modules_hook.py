@@ -57,6 +57,11 @@ class CheckpointModulesHook(ModelHook):
             self._calls[name] = CheckpointedCall(module, _checkpointed_method(module))
             yield self._calls[name]
 
+    def remove(self, model: nn.Module) -> None:
+        """Leave the modules as they were."""
+        super().remove(model)
+        self._calls = {}
+
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: 'dict | None' = None, outputs: 'dict | None' = None
     ) -> None:

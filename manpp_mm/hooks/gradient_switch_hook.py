@@ -8,6 +8,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
 from ..backbones import LocalBackbone, find_local_backbone, unwrapped
+from ..mode import EXACT, LOCAL
 from .model_hook import Handle, ModelHook, Optimizers
 
 _BLOCK_SCALAR = re.compile(r'train/block\d+\.')
@@ -114,7 +115,7 @@ class GradientSwitchHook(ModelHook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: 'dict | None' = None) -> None:
         """Switch where the stretch begins or ends."""
-        self._switch(runner, 'exact' if runner.iter in self._stretch else 'local')
+        self._switch(runner, (EXACT if runner.iter in self._stretch else LOCAL).backbone)
 
     @staticmethod
     def _switch(runner: Runner, gradient: str) -> None:

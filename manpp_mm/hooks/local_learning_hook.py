@@ -103,7 +103,7 @@ class LocalLearningHook(ModelHook):
         preprocessor = model.data_preprocessor
         for network in backbone.auxiliary:
             if network.reconstruction is not None and hasattr(preprocessor, 'mean'):
-                network.reconstruction.set_statistics(preprocessor.mean, preprocessor.std)
+                yield _Statistics(network.reconstruction, preprocessor.mean, preprocessor.std)
         backbone.forget_blocks()
         forward = _LocalForward(model, backbone, getattr(wrapper, 'loss_scaler', None))
         yield forward
@@ -164,6 +164,18 @@ class _LocalForward:
         self.backbone.end()
 
 
+class _Statistics:
+    """What a reconstruction needs to know of the model's preprocessor, for the length of a training."""
+
+    def __init__(self, reconstruction: nn.Module, mean: torch.Tensor, std: torch.Tensor) -> None:
+        self.reconstruction = reconstruction
+        reconstruction.set_statistics(mean, std)
+
+    def remove(self) -> None:
+        """Forget it; buffers that come and go would confuse EMAHook."""
+        self.reconstruction.set_statistics(None, None)
+
+
 def _with_zero(losses: dict, zero: torch.Tensor) -> dict:
     """Add a zero to the first term of a loss dict."""
     name = next(name for name in losses if 'loss' in name)
@@ -181,7 +193,7 @@ class _StandingStill:
         self.backbone = backbone
 
     def __call__(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
-        if self.backbone.gradient == 'exact':
+        if self.backbone.exact:
             for parameter in self.backbone.auxiliary.parameters():
                 parameter.grad = None
 
@@ -201,13 +213,14 @@ class _DeliveryCheck:
         missing = [
             name
             for name, p in self.backbone.named_parameters()
-            if p.requires_grad and p.grad is None and not (gradient == 'exact' and name.startswith('auxiliary.'))
+            if p.requires_grad and p.grad is None and not (self.backbone.exact and name.startswith('auxiliary.'))
         ]
         if missing:
             raise RuntimeError(
                 f'{len(missing)} trainable parameters of the backbone received no gradient before the first optimizer '
                 f'step: {", ".join(missing[:5])}{", ..." if len(missing) > 5 else ""}. Either the local losses do not '
-                'reach them or a wrapper around the model drops their gradients. If that is meant, set '
+                "reach them, neck and heads do not use their stage's map (model.backbone.out_indices), or a wrapper "
+                'around the model drops their gradients. If that is meant, set '
                 "dict(type='LocalLearningHook', check_delivery=False) in custom_hooks."
             )
         print_log(f'The {gradient} gradients reach every trainable parameter of the backbone.', logger='current')

@@ -38,7 +38,7 @@ class Branches(nn.Module):
         ValueError: Other branches, or a scaling that does not fit them.
 
     Shape:
-        ``x`` (N, C, H, W), as the unit takes it; ``y`` as the unit returns it, or ``x`` without branches.
+        ``x`` as the unit takes it, (N, C, H, W) in a ResNet; ``y`` as the unit returns it, or ``x`` without branches.
     """
 
     def __init__(

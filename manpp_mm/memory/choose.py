@@ -1,6 +1,5 @@
 """Which cuts, and which way to train, fit a memory budget."""
 
-import copy
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from ..backbones import mode_of
+from ..backbones.config import without_networks
 from ..checkpoint_file import read_checkpoint, trained_config
 from ..local import Cut
 from ..mode import USUAL, Mode
@@ -74,7 +74,7 @@ def plan_config(config: Config) -> None:
         ValueError: The budget is no size or below the floor, or the cuts cannot be planned.
     """
     backbone = config.model.backbone
-    if backbone.get('gradient') == 'exact':
+    if mode_of(config).exact:
         raise ValueError("local_blocks='auto' plans block-local training: set cuts for model.backbone.gradient='exact'")
     if backbone.get('cuts') is not None:
         raise ValueError("local_blocks='auto' plans the cuts: set model.backbone.cuts=None")
@@ -154,7 +154,7 @@ def own_cuts(config: Config) -> list[Cut]:
         ValueError: It leaves them to be planned, or they do not fit.
     """
     init_default_scope(config.get('default_scope', 'mmengine'))
-    return MODELS.build(dict(copy.deepcopy(config.model.backbone), gradient='exact', init_cfg=None)).cuts
+    return MODELS.build(without_networks(config.model.backbone)).cuts
 
 
 @dataclass

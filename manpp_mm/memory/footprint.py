@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from ..backbones import LocalBackbone, local_class
+from ..backbones.config import local_twin
 from ..mode import Mode
 from .live_bytes import LiveBytes
 from .training_step import TrainingStep
@@ -136,7 +137,9 @@ def _counts(size: tuple[int, int]) -> list[int]:
 
 def small_size(config: Config) -> tuple[int, int]:
     """Height and width of the images from whose step a config's memory is predicted."""
-    return (local_class(config) or LocalBackbone).planning_size
+    backbone = config.model.get('backbone') or {}
+    family = local_class(config) or local_twin(backbone.get('type'), config.get('default_scope')) or LocalBackbone
+    return family.planning_size(backbone)
 
 
 def footprint(config: Config, mode: 'str | Mode') -> Footprint:

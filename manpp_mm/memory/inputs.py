@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from ..backbones.config import with_cuts
+from ..backbones.config import with_cuts, without_networks
+from ..datasets.check_files import innermost
 from .footprint import padded, static_bytes
 
 
@@ -17,9 +18,7 @@ def training_input(config: Config) -> tuple[int, tuple[int, int]]:
         ValueError: Its pipeline does not tell.
     """
     loader = config.train_dataloader
-    dataset = loader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = innermost(loader.dataset)
     sizes = []
     for transform in dataset.get('pipeline', []):
         if transform.type == 'RandomCrop':
@@ -52,7 +51,7 @@ def model_bytes(config: Config, local: bool) -> int:
     init_default_scope(config.get('default_scope', 'mmengine'))
     model = copy.deepcopy(config.model)
     if not local:
-        model.backbone = with_cuts(model.backbone, [], gradient='exact')
+        model.backbone = without_networks(with_cuts(model.backbone, []))
     built = MODELS.build(model)
     return static_bytes(config, built.parameters(), built.buffers())
 

@@ -19,7 +19,7 @@ class Measurement:
 
     Attributes:
         peak_bytes: Peak bytes of live tensors beyond parameters, buffers and inputs.
-        operators, synchronisations, flops: See :class:`manpp_mm.profiling.StepCounts`.
+        operators, synchronisations, flops: See :class:`manpp_mm.memory.StepCounts`.
         step_seconds: Median of the timed steps, NaN where none was timed.
         step_seconds_spread: The longest minus the shortest of them.
         allocated_bytes: On a GPU ``max_memory_allocated`` beyond what was allocated before the step, convolution

@@ -8,7 +8,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
 from ..backbones import Unit
-from ..backbones.config import with_cuts
+from ..backbones.config import with_cuts, without_networks
 from ..local import Cut
 from ..mode import LOCAL
 from .footprint import BATCH, Footprint, padded, small_size, static_bytes
@@ -38,7 +38,7 @@ def profile(config: Config, batch: int, size: tuple[int, int]) -> list[UnitMemor
             f'{type(backbone.get("auxiliary")).__name__}'
         )
     init_default_scope(config.get('default_scope', 'mmengine'))
-    cuts = trained_cuts(config)
+    cuts = trained_units(config)
     config.model.backbone = with_cuts(backbone, cuts[:-1])
     small = small_size(config)
     step = TrainingStep(config, LOCAL.with_units_checkpointed(bool(backbone.get('with_cp'))), BATCH, small)
@@ -75,10 +75,10 @@ def profile(config: Config, batch: int, size: tuple[int, int]) -> list[UnitMemor
     return found
 
 
-def trained_cuts(config: Config) -> list[Cut]:
-    """Where a config's backbone can be cut, and its last unit."""
+def trained_units(config: Config) -> list[Cut]:
+    """The units of a config's backbone from the first that trains on; it can be cut after each but the last."""
     init_default_scope(config.get('default_scope', 'mmengine'))
-    return MODELS.build(with_cuts(config.model.backbone, [], gradient='exact', init_cfg=None)).trained_cuts
+    return MODELS.build(without_networks(with_cuts(config.model.backbone, []))).trained_units
 
 
 def _gradient_bytes(parameters: Iterable[nn.Parameter]) -> int:

@@ -102,10 +102,15 @@ class TrainingStep:
 
     @staticmethod
     def _own_hooks(config: Config) -> list[ModelHook]:
-        """The config's hooks that change the model."""
+        """The config's hooks that change the model. Of a local config its plain twin is measured without them."""
         scope = config.get('default_scope')
-        found = [(named_class(hook.type, 'hook', scope), hook) for hook in config.get('custom_hooks') or []]
-        return [HOOKS.build(copy.deepcopy(hook)) for kind, hook in found if kind and issubclass(kind, ModelHook)]
+        entries = [*(config.get('custom_hooks') or []), *filter(None, (config.get('default_hooks') or {}).values())]
+        found = [(named_class(hook['type'], 'hook', scope), copy.deepcopy(hook)) for hook in entries]
+        return [
+            HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})  # the Runner's, as there
+            for kind, hook in found
+            if kind is not None and issubclass(kind, ModelHook)
+        ]
 
     def _sparing_hooks(self) -> list[ModelHook]:
         """What checkpoints neck and heads and takes the RPN's loss early, where the config's own hooks do not."""

@@ -9,11 +9,14 @@ from mmdet.models import ResNet
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmseg.models import ResNet as SegResNet
 from runners import coco_runner_config, runner
 
-from manpp_mm.backbones import local_class, mode_of, plain_model
+from manpp_mm.auxiliary.detection import DetectionAuxiliary
+from manpp_mm.backbones import LocalResNetMixin, local_class, mode_of, plain_model
 from manpp_mm.comparison import parse_variant, variant_config
 from manpp_mm.memory import TrainingStep
+from manpp_mm.mode import MODES, Mode
 from manpp_mm.publish import publish
 from manpp_mm.registry.mmdet import LocalResNet, LocalSwinTransformer
 
@@ -103,14 +106,51 @@ def test_publishing(tmp_path, written):
     else:
         config.model.backbone.type = NAMES[written]
     config.default_hooks.checkpoint.update(interval=2)
+    # The module that defines the backbone imports this package, and a published file must not.
+    own = [__name__] if 'own' in written else []
+    config.custom_imports = dict(imports=['manpp_mm', *own], allow_failed_imports=False)
+    config.optim_wrapper.paramwise_cfg = dict(custom_keys={'branches.learnable.block.norm': dict(decay_mult=0.0)})
     run = runner(config)
     run.train()
     path = publish(Path((tmp_path / 'work/last_checkpoint').read_text()), tmp_path / 'model.pth')
     found = torch.load(path, weights_only=True)
     text = found['meta']['cfg']
     assert 'manpp' not in text
+    assert 'custom_imports' not in text
+    assert 'branches' not in text
     assert 'Blockwise' not in text
     plain = build(Config.fromstring(text, '.py'), hooked=False)
     plain.load_state_dict(found['state_dict'])  # strict
     assert type(plain.backbone).__name__ == ('SwinTransformer' if written == 'swin' else 'ResNet')
     assert SWIN['type'] not in text
+
+
+def test_a_twin_that_its_name_would_not_find():
+    """MMSegmentation's ResNet in MMDetection's registry: the name alone is MMDetection's own."""
+    init_default_scope('mmdet')
+
+    class Borrowed(LocalResNetMixin, SegResNet):
+        auxiliary_type = DetectionAuxiliary
+
+    MODELS.register_module(module=Borrowed)
+    try:
+        plain = plain_model(detector_config(type='Borrowed'))
+        assert type(MODELS.build(plain.backbone)) is SegResNet
+    finally:
+        MODELS.module_dict.pop('Borrowed')
+    with pytest.raises(
+        ValueError, match="'LocalNoNet' is not a local backbone of manpp_mm, nor is anything of that name"
+    ):
+        plain_model(detector_config(type='LocalNoNet'))
+
+
+def test_what_a_mode_may_be():
+    assert str(Mode.parse('exact_checkpointed_heads_checkpointed')) == 'exact_checkpointed_heads_checkpointed'
+    assert [str(Mode.parse(str(mode))) for mode in MODES] == [str(mode) for mode in MODES]
+    for make in (lambda: Mode('exakt'), lambda: mode_of(detector_config(gradient='exakt'))):
+        with pytest.raises(ValueError, match="trains by one of end_to_end, exact, local, frozen, not 'exakt'"):
+            make()
+    with pytest.raises(
+        ValueError, match="unknown mode 'lokal', choose from end_to_end, end_to_end_checkpointed, exact"
+    ):
+        Mode.parse('lokal')

@@ -1,12 +1,16 @@
 """The backbones of docs/new_backbone.md, as they stand there."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers import FCOS, build, check_evaluation, check_exact, check_parity, detection_batch, detector_config
 from mmdet.models import PyramidVisionTransformerV2, RegNet
 from mmdet.registry import MODELS
+
+from manpp_mm.backbones import LocalBackbone
+from manpp_mm.hooks import LocalLearningHook
 
 DOCUMENT = Path(__file__).parents[2] / 'docs' / 'new_backbone.md'
 AUXILIARY = dict(projection=dict(out_channels=16), head=FCOS)
@@ -24,7 +28,7 @@ def backbones():
     codes = re.findall(r'```python\n(.*?)```', DOCUMENT.read_text(), re.S)
     for code in codes:
         exec(code, found)
-    yield {name: (found[name], code) for name, code in zip(CASES, codes, strict=True)}
+    yield {name: (found[name], code) for name, code in zip(CASES, codes, strict=False)} | dict(compare=found['compare'])
     for name in CASES:
         MODELS.module_dict.pop(name)
 
@@ -36,6 +40,76 @@ def test_evaluation_is_the_parents(backbones, name, monkeypatch):
     assert own.plain is plain
     assert len([line for line in code.splitlines() if line.strip() and 'import' not in line]) <= lines
     check_evaluation(own(**options, cuts=cuts, auxiliary=AUXILIARY), plain(**options), monkeypatch)
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_the_pages_own_check(backbones, name):
+    _, options, cuts, *_ = CASES[name]
+    own, _ = backbones[name]
+    still = options | (dict(drop_path_rate=0.0) if 'drop_path_rate' in options else {})
+    backbones['compare'](own, cuts, **still)
+
+    class Wrong(own):
+        def run_stem(self, images):
+            return super().run_stem(3 * images)
+
+    with pytest.raises(AssertionError):
+        backbones['compare'](Wrong, cuts, **still)
+
+
+def wrong_units(own, change):
+    """A class whose unit (1, 0) says something else of itself."""
+
+    class Wrong(own):
+        def units(self):
+            return (replace(u, **change) if u.cut == (1, 0) else u for u in super().units())
+
+    return Wrong
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (
+            dict(stride=4),
+            r'unit \(1, 0\) says that its output has 16 channels at stride 4, but of images \(64, 64\) it',
+        ),
+        (
+            dict(channels=8),
+            r'unit \(1, 0\) says that its output has 8 channels at stride 8, .* 16 channels and \(8, 8\)',
+        ),
+    ],
+)
+def test_units_that_say_something_else(backbones, change, message):
+    _, options, cuts, *_ = CASES['BlockwisePVTv2']
+    own, _ = backbones['BlockwisePVTv2']
+    config = detector_config()
+    auxiliary = dict(branches=[], head=FCOS)
+    config.model.backbone = dict(type='BlockwisePVTv2', **options, cuts=cuts, auxiliary=auxiliary)
+    config.model.neck.update(in_channels=[8, 16, 16, 32], num_outs=5)
+    model = build(config, hooked=False)
+    model.backbone = wrong_units(own, change)(**options, cuts=cuts, auxiliary=auxiliary).train()
+    LocalLearningHook().apply(model)
+    with pytest.raises(RuntimeError, match=message):
+        model(**detection_batch(model), mode='loss')
+
+
+def test_classes_that_say_too_little(backbones):
+    plain, options, cuts, *_ = CASES['BlockwisePVTv2']
+    own, _ = backbones['BlockwisePVTv2']
+
+    class Silent(LocalBackbone, plain):
+        units, stem_parts, run_stem = own.units, own.stem_parts, own.run_stem
+
+    with pytest.raises(ValueError, match='Silent must set auxiliary_type, DetectionAuxiliary or'):
+        Silent(**options, cuts=cuts)
+
+    class Endless(own):
+        def units(self):
+            return [replace(unit, output=None) for unit in super().units()]
+
+    with pytest.raises(ValueError, match=r'outputs of stages \[\], but model.backbone.out_indices is \[0, 1, 2, 3\]'):
+        Endless(**options, cuts=cuts, auxiliary=AUXILIARY)
 
 
 @pytest.mark.parametrize('gradient', ['local', 'exact'])

@@ -15,7 +15,7 @@ from runners import HOOKS, write_coco
 from manpp_mm.comparison.variants import _stages_before_last_cut
 from manpp_mm.memory import TrainingStep
 from manpp_mm.memory.choose import own_cuts
-from manpp_mm.memory.profile import trained_cuts
+from manpp_mm.memory.profile import trained_units
 from manpp_mm.publish import check_strict, plain_config
 
 CONFIGS = {
@@ -59,7 +59,7 @@ def test_what_builds_a_model_leaves_its_config(name):
     expected = copy.deepcopy(config.model)
     assert own_cuts(config) == [(1, 1), (2, 1)]
     assert config.model == expected
-    assert len(trained_cuts(config)) > 4
+    assert len(trained_units(config)) > 4
     assert config.model == expected
     for mode in ('local', 'exact', 'end_to_end'):
         TrainingStep(config, mode, 1, (64, 64))

@@ -2,14 +2,16 @@
 
 import pytest
 import torch
-from helpers import build, detection_batch, detector_config
+from helpers import build, detection_batch, detector_config, segmentor_config
 from mmengine.hooks import CheckpointHook
 from mmengine.optim import OptimWrapper
 from torch import nn
 
 from manpp_mm import hooks
 from manpp_mm.hooks.model_hook import ModelHook, TrainingHook, remove_all
+from manpp_mm.memory import TrainingStep
 
+FCN = dict(type='FCNHead', num_classes=4, channels=8, num_convs=1)
 MAKE = {
     'CheckpointModulesHook': lambda: hooks.CheckpointModulesHook(['neck']),
     'EarlyLossHook': lambda: hooks.EarlyLossHook(['rpn_head']),
@@ -99,3 +101,24 @@ def test_idle_auxiliary_networks_stand_still():
             p.grad = torch.zeros_like(p)
         wrapper.optimizer.step()
         assert torch.equal(parameter, before) != moves
+
+
+def test_statistics_of_a_reconstruction_come_and_go():
+    auxiliary = dict(branches=[], head=FCN, reconstruction=dict())
+    model = build(segmentor_config(auxiliary=auxiliary), hooked=False)
+    before = {name for name, _ in model.named_buffers()}
+    hook = hooks.LocalLearningHook()
+    hook.apply(model)
+    assert {name for name, _ in model.named_buffers(remove_duplicate=False)} > before
+    hook.remove(model)
+    assert {name for name, _ in model.named_buffers(remove_duplicate=False)} == before
+
+
+@pytest.mark.parametrize('place', ['custom_hooks', 'default_hooks'])
+def test_a_measured_step_takes_the_configs_hooks(place):
+    """With a priority, which is the Runner's, and wherever they stand."""
+    hook = dict(type='CheckpointModulesHook', modules=['neck'], priority='HIGH')
+    config = detector_config()
+    kept = TrainingStep(config, 'local', 2, (64, 64)).counts().flops
+    config[place] = [hook] if place == 'custom_hooks' else dict(sparing=hook, nothing=None)
+    assert TrainingStep(config, 'local', 2, (64, 64)).counts().flops > kept

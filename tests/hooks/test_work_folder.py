@@ -1,11 +1,13 @@
 """One training a work folder: a second process is refused, a folder whose process died is free."""
 
+import errno
 import subprocess
 import sys
 
 import pytest
 from runners import coco_runner_config, runner
 
+from manpp_mm.hooks import work_folder
 from manpp_mm.hooks.work_folder import hold_folder, release_folder
 
 HOLD = (
@@ -39,6 +41,18 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path, other):
     hold_folder(tmp_path / 'work')
     hold_folder(tmp_path / 'work')  # its own
     release_folder(tmp_path / 'work')
+
+
+@pytest.mark.parametrize('reason', ['no locks', 'no fcntl'])
+def test_where_nothing_can_be_locked_a_training_goes_on(tmp_path, monkeypatch, reason):
+    said = []
+    monkeypatch.setattr(work_folder, 'print_log', lambda message, **_: said.append(message))
+    if reason == 'no fcntl':
+        monkeypatch.setattr(work_folder, 'fcntl', None)
+    else:
+        monkeypatch.setattr(work_folder.fcntl, 'lockf', lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, 'none')))
+    hold_folder(tmp_path)
+    assert 'cannot be locked' in said[0]
 
 
 def test_a_folder_is_free_after_a_training(tmp_path):

@@ -7,10 +7,11 @@ import pytest
 from helpers import build, detector_config, segmentor_config, with_swin
 from runners import renamed, runner, segmentation_runner_config
 
+from manpp_mm.backbones import plain_model
 from manpp_mm.cli import runner as running
 from manpp_mm.memory import TrainingStep
 from manpp_mm.memory import choose as planning
-from manpp_mm.memory.footprint import footprint
+from manpp_mm.memory.footprint import footprint, small_size
 from manpp_mm.memory.inputs import model_bytes, training_input
 from manpp_mm.memory.plan import Plan, plans
 from manpp_mm.memory.profile import profile
@@ -41,6 +42,15 @@ def test_a_small_step_of_a_swin_transformer_predicts_a_larger_one(mode):
     config = with_swin(detector_config(), cuts=[(0, 0), (1, 0)])
     found = footprint(config, mode).peak_at(2, SWIN_SIZE)
     assert found == pytest.approx(TrainingStep(config, mode, 2, SWIN_SIZE).peak_bytes(), rel=0.1)
+
+
+def test_the_small_images_of_a_family_are_its_twins_too():
+    config = with_swin(segmentor_config())
+    local = small_size(config)
+    config.model = plain_model(config)
+    assert small_size(config) == local == (224, 1120)
+    assert small_size(with_swin(detector_config(), window_size=12)) == (384, 1920)
+    assert small_size(segmentor_config()) == (160, 352)
 
 
 @pytest.mark.slow
@@ -177,6 +187,25 @@ def test_a_resumed_training_keeps_the_plan(tmp_path, monkeypatch):
     run.train()
     assert run.model.backbone.cuts == planned
     assert run.iter == 6
+
+
+def test_other_processes_get_the_first_ones_plan(tmp_path, monkeypatch):
+    plan = dict(cuts=[[1, 0]], table=[])
+    monkeypatch.setattr(running, 'plan_cuts', lambda *_: pytest.fail('planned in another process'))
+    monkeypatch.setattr(running, 'is_main_process', lambda: False)
+    monkeypatch.setattr(running, 'broadcast_object_list', lambda message: message.__setitem__(0, plan))
+    config = auto(tmp_path)
+    running.plan_once(config)
+    assert config.model.backbone.cuts == [(1, 0)]
+    monkeypatch.setattr(running, 'broadcast_object_list', lambda message: message.__setitem__(1, 'TypeError: x'))
+    with pytest.raises(RuntimeError, match='the first process could not plan the cuts: TypeError: x'):
+        running.plan_once(auto(tmp_path))
+    sent = []
+    monkeypatch.undo()
+    monkeypatch.setattr(running, 'broadcast_object_list', sent.append)
+    with pytest.raises(ValueError, match='is not a size'):
+        running.plan_once(auto(tmp_path, memory_budget='a lot'))
+    assert sent[0][0] is None and "ValueError: memory_budget='a lot'" in sent[0][1]
 
 
 def test_a_checkpoint_without_a_plan(tmp_path):

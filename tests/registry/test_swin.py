@@ -18,9 +18,11 @@ from helpers import (
 from mmdet.models import SwinTransformer as DetSwin
 from mmengine.registry import init_default_scope
 from mmseg.models import SwinTransformer as SegSwin
+from runners import coco_runner_config, runner
 from torch import nn
 
 from manpp_mm.backbones import plain_model
+from manpp_mm.comparison import parse_variant, variant_config
 from manpp_mm.registry import mmdet, mmseg
 
 TASKS = {
@@ -173,3 +175,30 @@ def test_what_no_block_would_train_is_refused():
 
     with pytest.raises(ValueError, match=r'belongs to the stem and to unit \(0, 1\)'):
         Twice(**{key: value for key, value in SWIN.items() if key != 'type'}, auxiliary=AUXILIARY)
+
+
+def test_a_decode_head_needs_a_norm():
+    auxiliary = dict(head=dict(type='FCNHead', num_classes=4, channels=8, num_convs=1))
+    with pytest.raises(ValueError, match=r"auxiliary.head needs norm_cfg, .*dict\(type='SyncBN'\)"):
+        build(with_swin(segmentor_config(), auxiliary=auxiliary))
+    auxiliary['head']['norm_cfg'] = None
+    build(with_swin(segmentor_config(), auxiliary=auxiliary))
+
+
+def test_frozen_variants(tmp_path):
+    three = dict(depths=[2, 2, 2], num_heads=[1, 2, 2], strides=(4, 2, 2), out_indices=(0, 1, 2), cuts=[(0, 1), (1, 0)])
+    for kind, stages in (('frozen', 3), ('front_frozen', 1)):
+        config = variant_config(with_swin(detector_config(), **three), parse_variant(kind), 0.25)
+        config.model.neck.in_channels = [16, 32, 64]
+        backbone = build(config, hooked=False).backbone
+        assert backbone.frozen_stages == stages
+        assert any(p.requires_grad for p in backbone.parameters()) == (kind != 'frozen')
+
+
+def test_an_output_that_no_head_uses(tmp_path):
+    config = with_swin(coco_runner_config(tmp_path))
+    config.model.neck.start_level = 1
+    with pytest.raises(
+        RuntimeError, match=r"norm0.weight.*do not use their stage's map \(model.backbone.out_indices\)"
+    ):
+        runner(config).train()
