@@ -84,7 +84,8 @@ END_TO_END, EXACT, LOCAL, FROZEN = map(Mode, BACKBONES)
 GRADIENTS = (LOCAL.backbone, EXACT.backbone)
 """What ``model.backbone.gradient`` may be."""
 _PLAIN = (*(mode for each in (END_TO_END, EXACT, LOCAL) for mode in (each, each.with_units_checkpointed())), FROZEN)
-MODES = (*_PLAIN, *(mode.with_heads_spared() for mode in _PLAIN), replace(END_TO_END, offloaded=True))
+OFFLOADED = replace(END_TO_END, offloaded=True)
+MODES = (*_PLAIN, *(mode.with_heads_spared() for mode in _PLAIN), OFFLOADED)
 """What can be measured, in the order in which tools list it."""
 USUAL = (
     END_TO_END, END_TO_END.with_units_checkpointed(), EXACT, LOCAL, LOCAL.with_units_checkpointed(), FROZEN

@@ -16,7 +16,7 @@ from mmengine.utils import ProgressBar
 
 import manpp_mm  # noqa: F401
 from manpp_mm.memory import Measurement, TrainingStep, measure, peak_table, plot_modes, plot_sweep, table, variants
-from manpp_mm.mode import MODES, USUAL, Mode
+from manpp_mm.mode import MODES, OFFLOADED, USUAL
 
 
 def blocks(value: str) -> 'int | str':
@@ -46,8 +46,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.repeats < 0 or min(*args.input, *(args.batch_sizes or [1])) < 1:
         parser.error('--repeats must be 0 or more, --input and --batch-sizes positive')
-    if not torch.cuda.is_available() and (args.amp or any(Mode.parse(mode).offloaded for mode in args.modes)):
-        parser.error('--amp and offloading need a GPU, and there is none')
+    if not torch.cuda.is_available() and (args.amp or str(OFFLOADED) in args.modes):
+        parser.error(f'--amp and {OFFLOADED} need a GPU, and there is none')
     return args
 
 

@@ -86,6 +86,8 @@ class LocalLearningHook(ModelHook):
                 'backbone. Set auxiliary_head=None; the local losses take its place.'
             )
         runner.logger.info(block_table(backbone))
+        if backbone.sync_auxiliary():
+            runner.logger.info('The branches of the auxiliary networks were copied from the trunk.')
         super().before_train(runner)
 
     def changes(self, model: nn.Module, optim_wrapper: 'Optimizers | None') -> Iterator[Handle]:
@@ -98,8 +100,7 @@ class LocalLearningHook(ModelHook):
         """
         backbone = find_local_backbone(model)
         wrapper = None if optim_wrapper is None else trunk_optim_wrapper(optim_wrapper, backbone)
-        if backbone.sync_auxiliary():
-            print_log('The branches of the auxiliary networks were copied from the trunk.', logger='current')
+        backbone.sync_auxiliary()
         preprocessor = model.data_preprocessor
         for network in backbone.auxiliary:
             if network.reconstruction is not None and hasattr(preprocessor, 'mean'):
