@@ -29,8 +29,7 @@ def main() -> None:
     check_checkpoint_file(args.checkpoint, 'checkpoint')
     config = arguments.load_config(args)
     config.load_from = args.checkpoint
-    running.start_processes(config)
-    running.plan_once(config, args.checkpoint)
+    running.prepare(config, args.checkpoint)
     if args.show or args.show_dir:
         arguments.enable_painting(config, args.show, args.show_dir, args.wait_time)
     if args.tta:

@@ -39,9 +39,7 @@ def main() -> None:
     check_checkpoint_file(config.get('load_from'), '--resume' if config.get('resume') else 'load_from')
     check_data(config, 'train', 'val')
     check_crop(config)
-    running.start_processes(config)
-    running.plan_once(config, running.checkpoint_to_resume(config))
-    prediction = running.predict_memory(config)
+    prediction = running.prepare(config, running.checkpoint_to_resume(config), predict=True)
     runner = running.build_runner(config)
     if prediction:
         runner.logger.info(prediction)

@@ -1,17 +1,65 @@
 """From a config to a Runner, in one process or several."""
 
 import atexit
+import os
 import time
 
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, init_dist, is_main_process
+from mmengine.dist import broadcast_object_list, init_dist
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ..backbones import local_class
 from ..memory.choose import apply_plan, needs_plan, plan_cuts, predicted_peak
+
+_RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+"""Where the launchers say a process's number."""
+
+
+def prepare(config: Config, checkpoint: str | None = None, predict: bool = False) -> str:
+    """Put cuts in place of ``local_blocks='auto'`` and let the processes of a launcher know each other.
+
+    The first process plans and predicts for all, for plans that differ break DDP. It does so before the processes know
+    each other: a detector's losses wait for all processes that there are.
+
+    Args:
+        config: Changed in place.
+        checkpoint: What is resumed or tested; see :func:`manpp_mm.memory.choose.plan_cuts`.
+        predict: Whether to predict what a training step needs.
+
+    Returns:
+        The prediction, a line for the log; '' in other processes, and for a config without a local backbone.
+
+    Raises:
+        ValueError: See :func:`manpp_mm.memory.choose.plan_cuts`.
+        RuntimeError: In other processes: the first one could not plan.
+    """
+    planned, prediction, error = needs_plan(config), '', None
+    if first_process():
+        try:
+            plan_cuts(config, checkpoint)
+            prediction = predict_memory(config) if predict else ''
+        except Exception as caught:  # the others wait and have to hear of it
+            error = caught
+    start_processes(config)
+    if planned:
+        message = [None, str(error)] if error else [config.get('manpp_plan', Config()).to_dict(), None]
+        broadcast_object_list(message)
+        if not first_process():
+            if message[1] is not None:
+                raise RuntimeError(f'the first process could not plan the cuts: {message[1]}')
+            apply_plan(config, message[0])
+    if error is not None:
+        raise error
+    return prediction
+
+
+def first_process() -> bool:
+    """Whether this is a launcher's first process, or the only one; known before the processes know each other."""
+    rank = next((os.environ[name] for name in _RANKS if name in os.environ), '0')
+    return rank == '0'
 
 
 def start_processes(config: Config) -> None:
@@ -33,38 +81,9 @@ def start_processes(config: Config) -> None:
         init_dist(config.launcher, **(config.get('env_cfg') or {}).get('dist_cfg', dict(backend='nccl')))
 
 
-def plan_once(config: Config, checkpoint: str | None = None) -> None:
-    """Put cuts in place of ``local_blocks='auto'``, planned by the first process for all: plans that differ break DDP.
-
-    Args:
-        config: Changed in place; without ``'auto'`` left as it is.
-        checkpoint: See :func:`manpp_mm.memory.choose.plan_cuts`.
-
-    Raises:
-        ValueError: See :func:`manpp_mm.memory.choose.plan_cuts`. Whatever the first process raises ends the others too.
-    """
-    if not needs_plan(config):
-        return
-    message: list = [None, None]
-    if is_main_process():
-        try:
-            plan_cuts(config, checkpoint)
-            message[0] = config.manpp_plan.to_dict()
-        except Exception as error:
-            broadcast_object_list([None, f'{type(error).__name__}: {error}'])
-            raise
-    broadcast_object_list(message)
-    if message[1] is not None:
-        raise RuntimeError(f'the first process could not plan the cuts: {message[1]}')
-    apply_plan(config, message[0])
-
-
 def predict_memory(config: Config) -> str:
-    """A line for the log: what a training step of a block-local config is predicted to need.
-
-    '' for another config, and in all processes but the first.
-    """
-    if not is_main_process() or local_class(config) is None:
+    """A line for the log: what a training step of a block-local config is predicted to need; '' for another config."""
+    if local_class(config) is None:
         return ''
     try:
         return predicted_peak(config)

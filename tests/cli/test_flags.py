@@ -88,9 +88,15 @@ def test_a_memory_that_cannot_be_predicted_stops_nothing():
     assert predict(Config(dict(model=dict(backbone=dict(type='ResNet'))))) == ''
 
 
-def test_one_rank_predicts(monkeypatch):
-    monkeypatch.setattr(running, 'is_main_process', lambda: False)
-    assert predict(detector_config()) == ''
+@pytest.mark.parametrize('name', ['RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'])
+def test_one_rank_predicts(monkeypatch, name):
+    config = detector_config()
+    config.launcher = 'none'
+    monkeypatch.setattr(running, 'predicted_peak', lambda config: 'a line')
+    assert running.prepare(config) == ''
+    assert running.prepare(config, predict=True) == 'a line'
+    monkeypatch.setenv(name, '1')
+    assert running.prepare(config, predict=True) == ''
 
 
 class TestBadInput:

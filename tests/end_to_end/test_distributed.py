@@ -82,7 +82,9 @@ def test_swin(tmp_path):
 
 @pytest.mark.slow
 def test_cuts_are_planned_once_for_all(tmp_path):
-    config = segmentation_runner_config(tmp_path, images=8, cuts=None, local_blocks='auto')
+    # A detector, whose losses reduce over all processes that there are.
+    config = coco_runner_config(tmp_path, cuts=None, local_blocks='auto', norm_eval=False)
+    config.train_dataloader.batch_size = 1
     config.log_level = 'INFO'
     records = train(config, tmp_path)
     logs = [path.read_text() for path in tmp_path.glob('work/*/*.log')]

@@ -14,7 +14,7 @@ from manpp_mm.memory import MODES, Measurement, TrainingStep, measure, plot_mode
 SIZE = (64, 64)
 
 
-@pytest.mark.parametrize('mode', [mode for mode in MODES if mode != 'end_to_end_offloaded'])
+@pytest.mark.parametrize('mode', [str(mode) for mode in MODES if not mode.offloaded])
 @pytest.mark.parametrize('make', [detector_config, segmentor_config])
 def test_every_mode_takes_a_step(make, mode):
     step = TrainingStep(make(), mode, 2, SIZE)

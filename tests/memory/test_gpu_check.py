@@ -28,7 +28,7 @@ def tool(monkeypatch):
 
     def measure(config, modes, batch, size, repeats, device, amp):
         tool.calls.append((batch, amp))
-        return dict.fromkeys(modes, FOUND)
+        return {str(mode): FOUND for mode in modes}
 
     monkeypatch.setattr(tool, 'measure', measure)
     return tool

@@ -190,22 +190,32 @@ def test_a_resumed_training_keeps_the_plan(tmp_path, monkeypatch):
 
 
 def test_other_processes_get_the_first_ones_plan(tmp_path, monkeypatch):
-    plan = dict(cuts=[[1, 0]], table=[])
-    monkeypatch.setattr(running, 'plan_cuts', lambda *_: pytest.fail('planned in another process'))
-    monkeypatch.setattr(running, 'is_main_process', lambda: False)
-    monkeypatch.setattr(running, 'broadcast_object_list', lambda message: message.__setitem__(0, plan))
     config = auto(tmp_path)
-    running.plan_once(config)
-    assert config.model.backbone.cuts == [(1, 0)]
-    monkeypatch.setattr(running, 'broadcast_object_list', lambda message: message.__setitem__(1, 'TypeError: x'))
-    with pytest.raises(RuntimeError, match='the first process could not plan the cuts: TypeError: x'):
-        running.plan_once(auto(tmp_path))
+    config.launcher = 'none'
     sent = []
-    monkeypatch.undo()
-    monkeypatch.setattr(running, 'broadcast_object_list', sent.append)
+    monkeypatch.setattr(running, 'broadcast_object_list', lambda message: sent.append(list(message)))
+    running.prepare(config)
+    assert sent[0][0]['cuts'] == [list(cut) for cut in config.model.backbone.cuts]
+    broken = auto(tmp_path, memory_budget='a lot')
+    broken.launcher = 'none'
     with pytest.raises(ValueError, match='is not a size'):
-        running.plan_once(auto(tmp_path, memory_budget='a lot'))
-    assert sent[0][0] is None and "ValueError: memory_budget='a lot'" in sent[0][1]
+        running.prepare(broken)
+    assert sent[1][0] is None and "memory_budget='a lot'" in sent[1][1]
+
+    monkeypatch.setattr(running, 'plan_cuts', lambda *_: pytest.fail('planned in another process'))
+    monkeypatch.setenv('RANK', '1')
+    for message, expected in zip(sent, (config.model.backbone.cuts, None), strict=True):
+        monkeypatch.setattr(
+            running, 'broadcast_object_list', lambda own, message=message: own.__setitem__(slice(2), message)
+        )
+        other = auto(tmp_path)
+        other.launcher = 'none'
+        if expected is None:
+            with pytest.raises(RuntimeError, match='the first process could not plan the cuts: memory_budget'):
+                running.prepare(other)
+        else:
+            assert running.prepare(other, predict=True) == ''
+            assert other.model.backbone.cuts == expected
 
 
 def test_a_checkpoint_without_a_plan(tmp_path):
