@@ -37,7 +37,7 @@ def prepare(config: Config, checkpoint: str | None = None, predict: bool = False
         RuntimeError: In other processes: the first one could not plan.
     """
     planned, prediction, error = needs_plan(config), '', None
-    if first_process():
+    if first_process(config):
         try:
             plan_cuts(config, checkpoint)
             prediction = predict_memory(config) if predict else ''
@@ -47,7 +47,7 @@ def prepare(config: Config, checkpoint: str | None = None, predict: bool = False
     if planned:
         message = [None, str(error)] if error else [config.get('manpp_plan', Config()).to_dict(), None]
         broadcast_object_list(message)
-        if not first_process():
+        if not first_process(config):
             if message[1] is not None:
                 raise RuntimeError(f'the first process could not plan the cuts: {message[1]}')
             apply_plan(config, message[0])
@@ -56,8 +56,10 @@ def prepare(config: Config, checkpoint: str | None = None, predict: bool = False
     return prediction
 
 
-def first_process() -> bool:
+def first_process(config: Config) -> bool:
     """Whether this is a launcher's first process, or the only one; known before the processes know each other."""
+    if config.launcher == 'none':
+        return True
     rank = next((os.environ[name] for name in _RANKS if name in os.environ), '0')
     return rank == '0'
 
