@@ -115,7 +115,7 @@ def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
         elif variant.exact == 'end':
             hooks.append(dict(type=GradientSwitchHook.__name__, begin=1 - stretch, end=1.0))
     else:
-        frozen = None if variant.kind == str(END_TO_END) else _stages_to_freeze(config, variant.kind)
+        frozen = None if variant.kind == str(END_TO_END) else stages_to_freeze(config, variant.kind)
         config.model = plain_model(config)
         if frozen is not None:
             config.model.backbone.frozen_stages = frozen
@@ -135,7 +135,7 @@ def _local_only(hook: ConfigDict, config: Config) -> bool:
     return getattr(named_class(hook['type'], 'hook', config.get('default_scope')), 'local_only', False)
 
 
-def _stages_to_freeze(config: Config, kind: str) -> int:
+def stages_to_freeze(config: Config, kind: str) -> int:
     """Upstream's ``frozen_stages`` of a variant."""
     init_default_scope(config.get('default_scope', 'mmengine'))
     local = MODELS.build(copy.deepcopy(config.model.backbone))

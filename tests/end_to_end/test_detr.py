@@ -12,7 +12,7 @@ from mmengine.config import Config
 from processes import execute
 from runners import HOOKS, write_coco
 
-from manpp_mm.comparison.variants import _stages_before_last_cut
+from manpp_mm.comparison.variants import stages_to_freeze
 from manpp_mm.memory import TrainingStep
 from manpp_mm.memory.choose import own_cuts
 from manpp_mm.memory.profile import trained_units
@@ -79,7 +79,7 @@ def test_a_published_config_is_as_it_was_before_the_weights_were_tried(name):
 def test_counting_frozen_stages_leaves_the_backbone():
     config = deformable_convolutions()
     expected = copy.deepcopy(config.model.backbone)
-    assert _stages_before_last_cut(config.model.backbone, config) == 2
+    assert stages_to_freeze(config, 'front_frozen') == 2
     assert config.model.backbone == expected
 
 
