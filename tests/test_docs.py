@@ -115,6 +115,8 @@ def test_messages_that_troubleshooting_explains_are_ours():
         'block-local training is not made for FlexibleRunner',
         'Use Tensor.register_post_accumulate_grad_hook instead',
         'but the training data set has',
+        'auxiliary.head needs norm_cfg',
+        'is taken: ',
         'has no category',
     ):
         assert message in text.replace('`', ''), message
