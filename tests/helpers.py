@@ -230,6 +230,16 @@ def check_parity(model: nn.Module, data: dict) -> set[str]:
     Returns:
         The names under which local losses were logged.
     """
+    return set(_check_step(model, data, naive_loss))
+
+
+def check_exact(model: nn.Module, data: dict) -> None:
+    """A step of a model with ``gradient='exact'`` against its parent's own forward: loss, gradients and buffers."""
+    _check_step(model, data, lambda model, data: (exact_loss(model, data), {}))
+
+
+def _check_step(model: nn.Module, data: dict, reference: Callable) -> dict[str, Tensor]:
+    """One step of the model against a reference's loss and the terms of it that the log has to hold."""
     buffers = {name: b.clone() for name, b in model.named_buffers()}
     torch.manual_seed(1)
     loss, log = model.parse_losses(model(**data, mode='loss'))
@@ -241,35 +251,16 @@ def check_parity(model: nn.Module, data: dict) -> set[str]:
         b.copy_(buffers[name])
     remove_all(model)
     torch.manual_seed(1)
-    naive, local = naive_loss(model, data)
-    naive.backward()
+    expected, terms = reference(model, data)
+    expected.backward()
 
     assert_same_gradients(found, gradients(model), 1e-10)
-    torch.testing.assert_close(loss, naive, rtol=1e-12, atol=0)
-    for name, value in local.items():
+    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+    for name, value in terms.items():
         torch.testing.assert_close(log[name], value, rtol=1e-12, atol=0, check_dtype=False)
     for name, b in model.named_buffers():
         assert torch.equal(b, moved[name]), name
-    return set(local)
-
-
-def check_exact(model: nn.Module, data: dict) -> None:
-    """A step of a model with ``gradient='exact'`` against its parent's own forward: loss, gradients and buffers."""
-    buffers = {name: b.clone() for name, b in model.named_buffers()}
-    torch.manual_seed(1)
-    loss, _ = model.parse_losses(model(**data, mode='loss'))
-    loss.backward()
-    found, moved = gradients(model), {name: b.clone() for name, b in model.named_buffers()}
-    model.zero_grad()
-    for name, b in model.named_buffers():
-        b.copy_(buffers[name])
-    torch.manual_seed(1)
-    expected = exact_loss(model, data)
-    expected.backward()
-    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
-    assert_same_gradients(found, gradients(model), 1e-10)
-    for name, b in model.named_buffers():
-        assert torch.equal(b, moved[name]), name
+    return terms
 
 
 def check_evaluation(local: nn.Module, plain: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:

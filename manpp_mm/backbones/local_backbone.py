@@ -77,8 +77,7 @@ class LocalBackbone(TrunkState, Trunk):
         memory_budget: str | None = None,
         **kwargs: Any,
     ) -> None:
-        if gradient not in GRADIENTS:
-            raise ValueError(f'gradient={gradient!r} must be {" or ".join(map(repr, GRADIENTS))}')
+        _check_gradient(gradient)
         if local_blocks == 'auto' or memory_budget is not None:
             raise ValueError(
                 f'local_blocks={local_blocks!r} with memory_budget={memory_budget!r} is planned before the model is '
@@ -95,11 +94,11 @@ class LocalBackbone(TrunkState, Trunk):
         check_family(self, units)
         trains = [_trains([unit.module]) for unit in units]
         self._stem_trains = _trains(self.stem_parts())
-        self._idle_units = 0 if self._stem_trains or True not in trains else trains.index(True)
         trains[0] = trains[0] or self._stem_trains
         per_stage = [sum(unit.cut[0] == stage for unit in units) for stage in range(units[-1].cut[0] + 1)]
         self.cuts = partition(per_stage, trains, local_blocks, cuts)
-        self.trained_units = [unit.cut for unit in units[trains.index(True) :]]
+        self._idle_units = trains.index(True)
+        self.trained_units = [unit.cut for unit in units[self._idle_units :]]
         """The units ``(stage, index)`` from the first that trains on, each but the last a place for a cut."""
         # Units would checkpoint themselves with reentrance, which torch.autograd.grad cannot enter.
         reentrant = [m for unit in units for m in unit.module.modules() if getattr(m, 'with_cp', False)]
@@ -142,8 +141,7 @@ class LocalBackbone(TrunkState, Trunk):
         Raises:
             ValueError: Another value, or local gradients of a backbone that was built without auxiliary networks.
         """
-        if gradient not in GRADIENTS:
-            raise ValueError(f'gradient={gradient!r} must be {" or ".join(map(repr, GRADIENTS))}')
+        _check_gradient(gradient)
         if gradient == LOCAL.backbone and self.cuts and not len(self.auxiliary):
             raise ValueError(
                 "model.backbone.gradient='exact' builds no auxiliary networks: set gradient='local' to switch between "
@@ -254,6 +252,11 @@ class LocalBackbone(TrunkState, Trunk):
         """A block's output whose maps are as neck and heads take them."""
         output = run(x)
         return BlockOutput(output.x, {s: self.output_map(s, found) for s, found in output.features.items()})
+
+
+def _check_gradient(gradient: str) -> None:
+    if gradient not in GRADIENTS:
+        raise ValueError(f'gradient={gradient!r} must be {" or ".join(map(repr, GRADIENTS))}')
 
 
 def _trains(parts: 'Sequence[nn.Module | nn.Parameter]') -> bool:

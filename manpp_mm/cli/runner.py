@@ -36,8 +36,9 @@ def prepare(config: Config, checkpoint: str | None = None, predict: bool = False
         ValueError: See :func:`manpp_mm.memory.choose.plan_cuts`.
         RuntimeError: In other processes: the first one could not plan.
     """
-    planned, prediction, error = needs_plan(config), '', None
-    if first_process(config):
+    planned, first = needs_plan(config), first_process(config)
+    prediction, error = '', None
+    if first:
         try:
             plan_cuts(config, checkpoint)
             prediction = predict_memory(config) if predict else ''
@@ -45,9 +46,9 @@ def prepare(config: Config, checkpoint: str | None = None, predict: bool = False
             error = caught
     start_processes(config)
     if planned:
-        message = [None, str(error)] if error else [config.get('manpp_plan', Config()).to_dict(), None]
+        message = [config.manpp_plan.to_dict() if first and not error else None, str(error) if error else None]
         broadcast_object_list(message)
-        if not first_process(config):
+        if not first:
             if message[1] is not None:
                 raise RuntimeError(f'the first process could not plan the cuts: {message[1]}')
             apply_plan(config, message[0])

@@ -99,7 +99,8 @@ class GradientSwitchHook(ModelHook):
 
     def changes(self, model: nn.Module, optim_wrapper: 'Optimizers | None' = None) -> Iterable[Handle]:
         """Nothing yet: what :meth:`before_train_iter` switches is switched back in the end."""
-        return [_SwitchedBack(find_local_backbone(model))]
+        self._backbone = find_local_backbone(model)
+        return [_SwitchedBack(self._backbone)]
 
     def _iteration(self, runner: Runner, place: 'int | float') -> int:
         if isinstance(place, float):
@@ -115,13 +116,9 @@ class GradientSwitchHook(ModelHook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: 'dict | None' = None) -> None:
         """Switch where the stretch begins or ends."""
-        self._switch(runner, (EXACT if runner.iter in self._stretch else LOCAL).backbone)
-
-    @staticmethod
-    def _switch(runner: Runner, gradient: str) -> None:
-        backbone: LocalBackbone = find_local_backbone(unwrapped(runner.model))
-        if backbone.gradient != gradient:
-            backbone.switch_gradient(gradient)
+        gradient = (EXACT if runner.iter in self._stretch else LOCAL).backbone
+        if self._backbone.gradient != gradient:
+            self._backbone.switch_gradient(gradient)
             for name in [name for name in runner.message_hub.log_scalars if _BLOCK_SCALAR.match(name)]:
                 del runner.message_hub.log_scalars[name]  # else the log repeats the blocks' last losses
             runner.logger.info(f'From iteration {runner.iter} on the backbone trains by {gradient} gradients.')

@@ -136,7 +136,7 @@ def budget_of(config: Config) -> int | None:
 
 def planned(config: Config, batch: int, size: tuple[int, int], budget: int | None) -> tuple[Plan, int]:
     """A plan for a config, and the bytes that are there before a step."""
-    static = bytes_before_step(config, batch, size)
+    static = bytes_before_step(config, batch, size, local=False)  # the cuts are not known yet
     return choose_plan(plans(profile(config, batch, size)), static, budget), static
 
 
@@ -234,7 +234,7 @@ def predicted_peak(config: Config) -> str:
     batch, size = training_input(config)
     size = padded(config, size)
     peak = footprint(config, mode).peak_at(batch, size)
-    before = model_bytes(config, local=mode.local) + batch * input_bytes(size)
+    before = bytes_before_step(config, batch, size, mode.local)
     return (
         f'A step on {batch} images of {size[0]}x{size[1]} in float32 is predicted to peak at {peak / 1e6:.0f} MB '
         f'beside {before / 1e6:.0f} MB of parameters, optimizer state and images'

@@ -41,9 +41,9 @@ def training_input(config: Config) -> tuple[int, tuple[int, int]]:
     return loader.batch_size, sizes[0]
 
 
-def bytes_before_step(config: Config, batch: int, size: tuple[int, int]) -> int:
-    """Bytes of parameters, buffers, optimizer state and a batch of images, before cuts are known."""
-    return model_bytes(config, local=False) + batch * input_bytes(padded(config, size))
+def bytes_before_step(config: Config, batch: int, size: tuple[int, int], local: bool) -> int:
+    """Bytes of parameters, buffers, optimizer state and a batch of images; ``local``: see :func:`model_bytes`."""
+    return model_bytes(config, local) + batch * input_bytes(padded(config, size))
 
 
 def model_bytes(config: Config, local: bool) -> int:

@@ -5,8 +5,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from mmengine.config import Config
-from mmengine.registry import MODELS
 
+from ..registered import named_class
 from .choose import apply_cuts, budget_of, planned
 
 
@@ -56,9 +56,7 @@ def variants(
 
 
 def _check_width(backbone: dict, depth: int) -> None:
-    settings = MODELS.switch_scope_and_registry(None)
-    with settings as registry:
-        architectures = getattr(registry.get(backbone['type']), 'arch_settings', None)
+    architectures = getattr(named_class(backbone['type'], 'model'), 'arch_settings', None)
     if architectures is None:
         raise ValueError(f'--depths {depth}: model.backbone.type={backbone["type"]!r} has no depth, as a ResNet has')
     known = [number for number, (unit, _) in architectures.items() if unit is architectures[backbone['depth']][0]]

@@ -14,6 +14,7 @@ from helpers import (
     segmentor_config,
     upstream,
 )
+from hooked import replaced, two_stage
 from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import MODELS as MODELS_REGISTRY
 from runners import HOOKS, coco_runner_config, runner, segmentation_runner_config
@@ -21,7 +22,6 @@ from runners import HOOKS, coco_runner_config, runner, segmentation_runner_confi
 from manpp_mm.backbones import plain_model
 from manpp_mm.hooks import CheckpointModulesHook
 from manpp_mm.hooks.checkpoint_modules_hook import CheckpointedCall
-from manpp_mm.hooks.replaced_method import ReplacedMethod
 from manpp_mm.memory import LiveBytes
 
 NORM = dict(type='BN')
@@ -36,27 +36,12 @@ def one_stage(name: str):
     return config
 
 
-def two_stage():
-    config = detector_config()
-    config.model.neck.norm_cfg = NORM
-    return config
-
-
 MODELS = {
     'Faster R-CNN': (two_stage, ['neck', 'rpn_head', 'roi_head.bbox_head']),
     'RetinaNet': (lambda: one_stage('retinanet/retinanet_r50_fpn_1x_coco.py'), ['neck', 'bbox_head']),
     'FCOS': (lambda: one_stage('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'), ['neck', 'bbox_head']),
     'DeepLabV3': (segmentor_config, ['decode_head']),
 }
-
-
-def replaced(model) -> set[str]:
-    """The modules of which a method is replaced."""
-    return {
-        name
-        for name, module in model.named_modules()
-        if any(isinstance(value, ReplacedMethod) for value in vars(module).values())
-    }
 
 
 def step(model, data) -> int:

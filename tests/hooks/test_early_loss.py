@@ -11,30 +11,14 @@ from helpers import (
     detector_config,
     gradients,
 )
+from hooked import replaced, two_stage
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.structures import InstanceData
 from runners import HOOKS, coco_runner_config, runner
 
 from manpp_mm.backbones import plain_model
 from manpp_mm.hooks import CheckpointModulesHook, EarlyLossHook
-from manpp_mm.hooks.replaced_method import ReplacedMethod
 from manpp_mm.memory import LiveBytes
-
-
-def two_stage():
-    """The small Faster R-CNN with live BatchNorm in the neck."""
-    config = detector_config()
-    config.model.neck.norm_cfg = dict(type='BN')
-    return config
-
-
-def replaced(model) -> set[str]:
-    """The modules of which a method is replaced."""
-    return {
-        name
-        for name, module in model.named_modules()
-        if any(isinstance(value, ReplacedMethod) for value in vars(module).values())
-    }
 
 
 @pytest.mark.parametrize('checkpointed', [False, True])
