@@ -1,5 +1,5 @@
 # Faster R-CNN R101-FPN on COCO. layer3 holds 23 of the 33 units, so the cuts lie inside it, as
-# tools/plan_cuts.py finds them.
+# tools/fit.py finds them.
 _base_ = './faster_rcnn_r50_manpp_coco.py'
 model = dict(
     backbone=dict(

@@ -11,8 +11,7 @@ model = dict(backbone=_base_.manpp_backbone)
 custom_hooks = [*_base_.manpp_hooks, dict(type='EarlyLossHook', heads=['rpn_head'])]
 default_hooks = _base_.manpp_default_hooks
 randomness = dict(seed=0)
-# Upstream's FCOS configs clip so; the local losses are FCOS's.
-optim_wrapper = dict(clip_grad=dict(max_norm=35, norm_type=2), paramwise_cfg=_base_.manpp_paramwise)
+optim_wrapper = dict(clip_grad=_base_.manpp_clip_grad, paramwise_cfg=_base_.manpp_paramwise)
 
 train_dataloader = dict(dataset=dict(data_root=_base_.coco_root))
 val_dataloader = dict(dataset=dict(data_root=_base_.coco_root))

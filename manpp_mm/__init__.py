@@ -17,6 +17,7 @@ if find_spec('mmdet') is not None:
 if find_spec('mmseg') is not None:
     from .registry import mmseg  # noqa: F401
 
+from .memory.fit import fit  # noqa: E402
 from .version import __version__  # noqa: E402
 
-__all__ = ['__version__', 'hooks']
+__all__ = ['__version__', 'fit', 'hooks']

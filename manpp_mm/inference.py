@@ -13,8 +13,9 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from .checkpoint_file import check_fits, read_checkpoint
+from .compat.config_prefix import read_config
 from .datasets.check_files import innermost
-from .memory.choose import plan_cuts
+from .memory.fit import keep_plan
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -52,18 +53,16 @@ def predict(
             what was predicted before it is written.
     """
     images = find_images(Path(inputs))
-    for path, what in ((weights, 'checkpoint'), (config, 'config')):
-        if path is not None and not Path(path).is_file():
-            raise FileNotFoundError(f'there is no {what} {path}')
+    if not Path(weights).is_file():
+        raise FileNotFoundError(f'there is no checkpoint {weights}')
     if not 0 <= score_threshold <= 1:
         raise ValueError(f'--score-threshold {score_threshold} must lie in [0, 1]')
     if device and device.startswith('cuda') and not torch.cuda.is_available():
         raise ValueError(f'--device {device}: there is no GPU')
-    found = Config.fromfile(config) if config else config_of(weights)
+    found = keep_plan(read_config(config), str(weights)) if config else config_of(weights)
     segments = found.get('default_scope') == 'mmseg'
     out_dir = Path(out_dir)
     _check_names(images, out_dir, segments)
-    plan_cuts(found, str(weights))
     run = (_segmentor if segments else _detector)(found, str(weights), device)
     predictions = {}
     try:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 BACKBONES = ('end_to_end', 'exact', 'local', 'frozen')
 _CHECKPOINTED = '_checkpointed'
+_EARLY = '_early_loss'
 _HEADS = '_heads_checkpointed'
 _OFFLOADED = '_offloaded'
 
@@ -16,12 +17,14 @@ class Mode:
         backbone: ``'end_to_end'``, ``'exact'`` (the same gradients, blocks checkpointed), ``'local'`` (block by block)
             or ``'frozen'``, the floor that neck and heads set.
         units_checkpointed: Whether each unit of the backbone is checkpointed (``with_cp``).
+        early_loss: Whether the RPN's loss is taken early.
         heads_spared: Whether neck and heads are checkpointed and the RPN's loss is taken early.
         offloaded: Whether activations wait in host memory, which needs a GPU.
     """
 
     backbone: str
     units_checkpointed: bool = False
+    early_loss: bool = False
     heads_spared: bool = False
     offloaded: bool = False
 
@@ -44,7 +47,12 @@ class Mode:
         return found
 
     def __str__(self) -> str:
-        parts = (self.units_checkpointed, _CHECKPOINTED), (self.heads_spared, _HEADS), (self.offloaded, _OFFLOADED)
+        parts = (
+            (self.units_checkpointed, _CHECKPOINTED),
+            (self.early_loss and not self.heads_spared, _EARLY),
+            (self.heads_spared, _HEADS),
+            (self.offloaded, _OFFLOADED),
+        )
         return self.backbone + ''.join(name for there, name in parts if there)
 
     @property
@@ -73,7 +81,11 @@ class Mode:
 
     def with_heads_spared(self) -> 'Mode':
         """The same with neck and heads checkpointed."""
-        return replace(self, heads_spared=True)
+        return replace(self, early_loss=True, heads_spared=True)
+
+    def with_early_loss(self) -> 'Mode':
+        """The same with the RPN's loss taken early."""
+        return replace(self, early_loss=True)
 
     def with_exact_gradients(self) -> 'Mode':
         """What a local mode becomes while exact gradients flow; another mode stays as it is."""
@@ -85,7 +97,12 @@ GRADIENTS = (LOCAL.backbone, EXACT.backbone)
 """What ``model.backbone.gradient`` may be."""
 _PLAIN = (*(mode for each in (END_TO_END, EXACT, LOCAL) for mode in (each, each.with_units_checkpointed())), FROZEN)
 OFFLOADED = replace(END_TO_END, offloaded=True)
-MODES = (*_PLAIN, *(mode.with_heads_spared() for mode in _PLAIN), OFFLOADED)
+MODES = (
+    *_PLAIN,
+    *(mode.with_early_loss() for mode in _PLAIN),
+    *(mode.with_heads_spared() for mode in _PLAIN),
+    OFFLOADED,
+)
 """What can be measured, in the order in which tools list it."""
 USUAL = (
     END_TO_END, END_TO_END.with_units_checkpointed(), EXACT, LOCAL, LOCAL.with_units_checkpointed(), FROZEN

@@ -1,4 +1,4 @@
-"""From a checkpoint of a block-local training to one of the plain model."""
+"""From a checkpoint to one of the plain model."""
 
 import copy
 import hashlib
@@ -19,13 +19,13 @@ _KINDS = ('hook', 'transform', 'metric', 'model')
 
 
 def publish(source: 'str | Path', target: 'str | Path', raw: bool = False) -> Path:
-    """Write the plain model of a block-local checkpoint, for users without this package.
+    """Write the plain model of a checkpoint, for users without this package.
 
     Auxiliary networks, optimizer and hook state are left out. ``meta['cfg']`` becomes the plain model's config, so that
     ``DetInferencer(weights=...)`` needs nothing else.
 
     Args:
-        source: A checkpoint that a block-local training wrote.
+        source: A checkpoint that a training wrote, block-local or not.
         target: The file to write. Its name gets the first 8 digits of its SHA-256: ``name-1a2b3c4d.pth``.
         raw: Take the weights as trained where ``EMAHook`` was there; without it the averaged ones.
 
@@ -52,16 +52,11 @@ def publish(source: 'str | Path', target: 'str | Path', raw: bool = False) -> Pa
             f'{", ".join(map(str, list(checkpoint)[:3])) or "nothing"}{", ..." if len(checkpoint) > 3 else ""}'
         )
     config = Config.fromstring(meta['cfg'], '.py')
-    if local_class(config) is None:
-        kind = config.get('model', {}).get('backbone', {}).get('type')
-        if named_class(kind, 'model', config.get('default_scope')) is None:
-            raise ValueError(
-                f'{source}: its model.backbone.type={kind!r} is not registered: import the module that registers it, '
-                'or name it in custom_imports of the config'
-            )
+    kind = (config.get('model', {}).get('backbone') or {}).get('type')
+    if kind is not None and named_class(kind, 'model', config.get('default_scope')) is None:
         raise ValueError(
-            f'{source} was not trained block by block (its model.backbone.type is {kind!r}): publish it by '
-            "MMDetection's or MMSegmentation's own publish_model.py"
+            f'{source}: its model.backbone.type={kind!r} is not registered: import the module that registers it, '
+            'or name it in custom_imports of the config'
         )
     weights = checkpoint['state_dict']
     if raw:
@@ -82,7 +77,7 @@ def publish(source: 'str | Path', target: 'str | Path', raw: bool = False) -> Pa
 
 
 def plain_config(config: Config) -> Config:
-    """A block-local config without anything that needs this package.
+    """A config without anything that needs this package.
 
     Args:
         config: The whole config of a training; left as it is.
@@ -90,7 +85,8 @@ def plain_config(config: Config) -> Config:
     kept = {key: value for key, value in config.to_dict().items() if not key.startswith('manpp_')}
     found = _plain(kept, config.get('default_scope'))
     # The module of a user's own local backbone imports this package.
-    needless = ('manpp_mm', local_class(config).__module__)
+    local = local_class(config)
+    needless = ('manpp_mm', *([] if local is None else [local.__module__]))
     imports = [name for name in config.get('custom_imports', {}).get('imports', []) if name not in needless]
     found.pop('custom_imports', None)
     if imports:

@@ -23,7 +23,7 @@ RUN_BY = {
     'tools/dist_train.sh': 'tests/end_to_end/test_tools.py::test_two_processes_on_a_cpu',
     'tools/benchmark.py': 'tests/memory/test_benchmark.py::test_the_tools',
     'tools/gpu_check.py': 'tests/memory/test_gpu_check.py::test_it_goes_on_where_it_was',
-    'tools/plan_cuts.py': 'tests/memory/test_benchmark.py::test_the_tools',
+    'tools/fit.py': 'tests/memory/test_fit.py::test_the_tool',
     'tools/plot_log.py': 'tests/hooks/test_local_scalars.py::test_they_reach_the_log_file_and_its_plot',
     'tools/make_demo_data.py': 'tests/end_to_end/test_tools.py::test_demo_data_is_deterministic_and_as_promised',
     'tools/compare.py': 'tests/comparison/test_grid.py::test_the_tool',

@@ -113,7 +113,6 @@ def test_what_cannot_be_published(tmp_path):
     refused('is no checkpoint of a training: it needs state_dict and meta.cfg', tmp_path / 'weights.pth')
     cfg = "model = dict(backbone=dict(type='ResNet'))"
     torch.save(dict(state_dict={}, meta=dict(cfg=cfg)), tmp_path / 'plain.pth')
-    refused("was not trained block by block .*'ResNet'", tmp_path / 'plain.pth')
     refused('must end in .pth', tmp_path / 'plain.pth', 'model.onnx')
     refused('there is no folder', tmp_path / 'plain.pth', 'folder/model.pth')
     _, checkpoint = trained(tmp_path / 'run', segmentation_runner_config)
@@ -122,6 +121,26 @@ def test_what_cannot_be_published(tmp_path):
     del found['state_dict']['decode_head.conv_seg.weight']
     torch.save(found, tmp_path / 'broken.pth')
     refused('does not fit the plain model of its own config', tmp_path / 'broken.pth')
+
+
+def test_a_checkpoint_that_was_not_trained_block_by_block(tmp_path):
+    """Of a training that was fitted: the hooks that spare memory stay here."""
+    config = segmentation_runner_config(tmp_path)
+    backbone = config.model.backbone
+    config.model.backbone = {k: v for k, v in backbone.items() if k not in ('cuts', 'auxiliary')} | dict(
+        type='ResNetV1c'
+    )
+    config.custom_hooks = [dict(type='CheckpointModulesHook', modules=['decode_head'])]
+    config.custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
+    config.manpp_plan = dict(method='end_to_end')
+    config.default_hooks.checkpoint.update(interval=4, by_epoch=False)
+    runner(config).train()
+    found = torch.load(publish(tmp_path / 'work/iter_4.pth', tmp_path / 'plain.pth'), weights_only=False)
+    assert set(found) == {'meta', 'state_dict'}
+    published = Config.fromstring(found['meta']['cfg'], '.py')
+    assert published.custom_hooks == []
+    assert 'manpp_plan' not in published and 'custom_imports' not in published
+    assert published.model.backbone.type == 'ResNetV1c'
 
 
 @pytest.mark.slow

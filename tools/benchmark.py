@@ -9,12 +9,12 @@ import platform
 import sys
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
-import manpp_mm  # noqa: F401
+from manpp_mm.compat.config_prefix import read_config
 from manpp_mm.memory import Measurement, TrainingStep, measure, peak_table, plot_modes, plot_sweep, table, variants
 from manpp_mm.mode import MODES, OFFLOADED, USUAL
 
@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    config = Config.fromfile(args.config)
+    config = read_config(args.config)
     if args.cfg_options is not None:
         config.merge_from_dict(args.cfg_options)
     MMLogger.get_instance('mmengine', log_level='WARNING')

@@ -13,7 +13,7 @@ from manpp_mm.datasets.check_files import check_data
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help="config file, or a package's: mmdet::..., mmseg::..., manpp_mm::...")
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', help='a .pkl file (detector) or a folder (segmentor) for the predictions')
     parser.add_argument('--show', action='store_true', help='show painted images in a window')
@@ -29,7 +29,7 @@ def main() -> None:
     check_checkpoint_file(args.checkpoint, 'checkpoint')
     config = arguments.load_config(args)
     config.load_from = args.checkpoint
-    running.prepare(config, args.checkpoint)
+    config, _ = running.prepare(config, args.checkpoint)
     if args.show or args.show_dir:
         arguments.enable_painting(config, args.show, args.show_dir, args.wait_time)
     if args.tta:

@@ -1,9 +1,11 @@
 """Train a detector or segmentor.
 
+python tools/train.py mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py --memory 8GiB
 python tools/train.py configs/faster_rcnn_r50_manpp_coco.py
 """
 
 import argparse
+import sys
 
 from manpp_mm.checkpoint_file import check_checkpoint_file
 from manpp_mm.cli import arguments
@@ -13,7 +15,7 @@ from manpp_mm.datasets.check_files import check_crop, check_data
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help="config file, or a package's: mmdet::..., mmseg::..., manpp_mm::...")
     parser.add_argument('--amp', action='store_true', help='train in mixed precision (needs a GPU)')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch')
     parser.add_argument(
@@ -23,6 +25,7 @@ def parse_args() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='resume from a checkpoint; without a path from the latest one in the work folder',
     )
+    arguments.add_fitting_arguments(parser)
     arguments.add_common_arguments(parser)
     return parser.parse_args()
 
@@ -39,7 +42,11 @@ def main() -> None:
     check_checkpoint_file(config.get('load_from'), '--resume' if config.get('resume') else 'load_from')
     check_data(config, 'train', 'val')
     check_crop(config)
-    prediction = running.prepare(config, running.checkpoint_to_resume(config), predict=True)
+    resumed = running.checkpoint_to_resume(config)
+    try:
+        config, prediction = running.prepare(config, resumed, predict=True, memory=args.memory, method=args.method)
+    except ValueError as error:
+        sys.exit(f'error: {error}')
     runner = running.build_runner(config)
     if prediction:
         runner.logger.info(prediction)

@@ -5,7 +5,7 @@
 #     model = dict(backbone=_base_.manpp_backbone)
 #     custom_hooks = _base_.manpp_hooks
 #     default_hooks = _base_.manpp_default_hooks
-#     optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)
+#     optim_wrapper = dict(clip_grad=_base_.manpp_clip_grad, paramwise_cfg=_base_.manpp_paramwise)
 
 _base_ = './local_learning.py'
 
@@ -25,3 +25,6 @@ manpp_backbone = dict(
         head=dict(type='PaddedFCOSHead', num_classes=80, feat_channels=128, stacked_convs=1, center_sampling=True),
     ),
 )
+
+# Upstream's FCOS configs clip so; the local losses are FCOS's.
+manpp_clip_grad = dict(max_norm=35, norm_type=2)

@@ -12,7 +12,7 @@
 
 _base_ = './local_learning.py'
 
-# Cuts after the third unit of layer2 and the fifth of layer3 of a ResNet-50, what tools/plan_cuts.py finds for two; the
+# Cuts after the third unit of layer2 and the fifth of layer3 of a ResNet-50, what tools/fit.py finds for two; the
 # local losses at stride 8. Measured with tools/benchmark.py: docs/performance.md.
 manpp_backbone = dict(
     type='LocalResNetV1c',

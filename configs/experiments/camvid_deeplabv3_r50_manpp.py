@@ -19,7 +19,7 @@ model = dict(
     ),
     auxiliary_head=None,
 )
-# What tools/plan_cuts.py finds for images this small, and the best of four on one seed: docs/results.md.
+# What tools/fit.py finds for images this small, and the best of four on one seed: docs/results.md.
 model['backbone'] |= dict(
     type='LocalResNet',
     strides=(1, 2, 2, 1),

@@ -40,7 +40,7 @@ class LocalBackbone(TrunkState, Trunk):
     Args:
         local_blocks: K, the number of local blocks that train: at stage ends where K fits them, otherwise the units
             are divided evenly. Set this or ``cuts``. ``'auto'``: cuts are planned from measured memory before the model
-            is built (see :mod:`manpp_mm.memory.choose`).
+            is built (see :mod:`manpp_mm.memory.fit`).
         cuts: Explicit cuts ``[(stage, unit), ...]``, both from 0, each after that unit.
         auxiliary: Arguments of the auxiliary networks (see :class:`AuxiliaryNetwork`): one dict for all of them or a
             list of one dict a cut.
@@ -81,8 +81,8 @@ class LocalBackbone(TrunkState, Trunk):
         if local_blocks == 'auto' or memory_budget is not None:
             raise ValueError(
                 f'local_blocks={local_blocks!r} with memory_budget={memory_budget!r} is planned before the model is '
-                "built, by this project's tools/train.py; elsewhere run tools/plan_cuts.py CONFIG and write its cuts "
-                "into the config. memory_budget goes with local_blocks='auto' and cuts=None."
+                "built, by this project's tools/train.py; for another one tools/fit.py CONFIG --write FILE writes the "
+                "config with cuts. memory_budget goes with local_blocks='auto' and cuts=None."
             )
         refuse_unknown(kwargs, type(self), 'model.backbone')
         super().__init__(*args, **kwargs)

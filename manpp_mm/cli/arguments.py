@@ -7,7 +7,9 @@ from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict, DictAction
 
+from ..compat.config_prefix import read_config
 from ..datasets.check_files import innermost, way_to_data
+from ..methods import METHODS
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +26,17 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def add_fitting_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that fit a config to a card and a method."""
+    parser.add_argument(
+        '--memory',
+        metavar='SIZE',
+        help="train within so much memory on the device: '8GiB', or 'auto' for what it has free; a tenth of it stays "
+        "free for what no tensor holds. Without --method by the fastest way that keeps end-to-end training's gradients",
+    )
+    parser.add_argument('--method', help=f'train by this method, planned to fit: {", ".join(METHODS)}')
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and apply the common flags.
 
@@ -32,7 +45,7 @@ def load_config(args: argparse.Namespace) -> Config:
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     options = args.cfg_options or {}
-    config = Config.fromfile(args.config)
+    config = read_config(args.config)
     if 'data_root' in options:
         raise ValueError(
             '--cfg-options data_root=... changes nothing: the paths are expanded when the config is read. Instead '

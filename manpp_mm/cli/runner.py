@@ -12,49 +12,71 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ..backbones import local_class
-from ..memory.choose import apply_plan, needs_plan, plan_cuts, predicted_peak
+from ..memory.fit import PLAN, apply_plan, fit, fit_auto, keep_plan, needs_plan, predicted_peak
 
 _RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 """Where the launchers say a process's number."""
 
 
-def prepare(config: Config, checkpoint: str | None = None, predict: bool = False) -> str:
-    """Put cuts in place of ``local_blocks='auto'`` and let the processes of a launcher know each other.
+def prepare(
+    config: Config,
+    checkpoint: str | None = None,
+    predict: bool = False,
+    memory: str | None = None,
+    method: str | None = None,
+) -> tuple[Config, str]:
+    """Fit a config and let the processes of a launcher know each other.
 
     The first process plans and predicts for all, for plans that differ break DDP. It does so before the processes know
     each other: a detector's losses wait for all processes that there are.
 
     Args:
-        config: Changed in place.
-        checkpoint: What is resumed or tested; see :func:`manpp_mm.memory.choose.plan_cuts`.
-        predict: Whether to predict what a training step needs.
+        config: The config; left as it is.
+        checkpoint: What is resumed or tested, whose plan is kept; see :func:`manpp_mm.memory.fit.keep_plan`.
+        predict: Whether to predict what a training step needs, where no plan says it.
+        memory, method: See :func:`manpp_mm.memory.fit.fit`.
 
     Returns:
-        The prediction, a line for the log; '' in other processes, and for a config without a local backbone.
+        The config, fitted as asked; and for the log the plan or the prediction, '' in other processes and where there
+        is nothing to say.
 
     Raises:
-        ValueError: See :func:`manpp_mm.memory.choose.plan_cuts`.
+        ValueError: See :func:`manpp_mm.memory.fit.fit` and :func:`manpp_mm.memory.fit.keep_plan`.
         RuntimeError: In other processes: the first one could not plan.
     """
-    planned, first = needs_plan(config), first_process(config)
-    prediction, error = '', None
+    first = first_process(config)
+    shares = not (checkpoint is None and memory is None and method is None) or needs_plan(config)
+    fitted, words, error = config, '', None
     if first:
         try:
-            plan_cuts(config, checkpoint)
-            prediction = predict_memory(config) if predict else ''
+            fitted = _fitted(config, checkpoint, memory, method)
+            if fitted is not config:
+                words = '\n'.join(fitted[PLAN].report)
+            elif predict:
+                words = predict_memory(config)
         except Exception as caught:  # the others wait and have to hear of it
             error = caught
-    start_processes(config)
-    if planned:
-        message = [config.manpp_plan.to_dict() if first and not error else None, str(error) if error else None]
+    start_processes(fitted)
+    if shares:
+        message = [None if fitted is config else fitted[PLAN].to_dict(), str(error) if error else None]
         broadcast_object_list(message)
-        if not first:
-            if message[1] is not None:
-                raise RuntimeError(f'the first process could not plan the cuts: {message[1]}')
-            apply_plan(config, message[0])
+        plan, fault = message
+        if fault is not None and not first:
+            raise RuntimeError(f'the first process could not plan: {fault}')
+        if plan is not None and not first:
+            fitted = apply_plan(config, plan)
     if error is not None:
         raise error
-    return prediction
+    return fitted, words
+
+
+def _fitted(config: Config, checkpoint: str | None, memory: str | None, method: str | None) -> Config:
+    """The config itself where there is nothing to fit."""
+    if checkpoint is not None:
+        return keep_plan(config, checkpoint, memory, method)
+    if memory is None and method is None and needs_plan(config):
+        return fit_auto(config)
+    return config if memory is None and method is None else fit(config, memory, method)
 
 
 def first_process(config: Config) -> bool:
@@ -105,10 +127,7 @@ def checkpoint_to_resume(config: Config) -> str | None:
 
 def build_runner(config: Config) -> Runner:
     """Build the Runner."""
-    runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-    if 'manpp_plan' in config:
-        runner.logger.info('\n'.join(['Planned cuts', *config.manpp_plan.table]))
-    return runner
+    return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
 
 
 def _leave_process_group() -> None:

@@ -17,6 +17,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint, set_random_seed
 
 from ..backbones import mode_of
+from ..compat.config_prefix import read_config
 from ..memory.training_step import without_init_log
 from ..mode import END_TO_END, FROZEN
 from .variants import Variant, parse_variant, variant_config
@@ -81,7 +82,7 @@ def run_grid(
     out, work_dir = Path(out), Path(work_dir)
     out.mkdir(parents=True, exist_ok=True)
     work_dir.mkdir(parents=True, exist_ok=True)
-    base = Config.fromfile(config_path)
+    base = read_config(config_path)
     base.merge_from_dict(options or {})
     waiting = []
     for cell in cells:

@@ -6,24 +6,19 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from ..backbones import plain_model
 from ..backbones.config import checked_local_class
 from ..hooks import GradientSwitchHook
+from ..methods import FAMILY, without_local
 from ..mode import END_TO_END, FROZEN
-from ..registered import named_class
 
 KINDS: dict[str, dict[str, Any]] = {
     str(END_TO_END): {},
     str(FROZEN): {},
     'front_frozen': {},
-    'manpp': dict(branches=['learnable', 'momentum'], scaling='learnable'),
-    'man': dict(branches=['learnable', 'momentum'], scaling=1),
-    'dgl': dict(branches=[], scaling=None),
-    'learnable': dict(branches=['learnable'], scaling=None),
-    'momentum': dict(branches=['momentum'], scaling=None),
+    **FAMILY,
 }
 """The kinds of variants; of the local ones what they set in ``model.backbone.auxiliary``.
 
@@ -100,7 +95,7 @@ def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
     """
     checked_local_class(config)
     if config.model.backbone.get('local_blocks') == 'auto':
-        raise ValueError("a comparison needs fixed cuts in place of local_blocks='auto': tools/plan_cuts.py finds some")
+        raise ValueError("a comparison needs fixed cuts in place of local_blocks='auto': tools/fit.py finds some")
     config = copy.deepcopy(config)
     hooks = list(config.get('custom_hooks') or [])
     if variant.local:
@@ -116,23 +111,16 @@ def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
             hooks.append(dict(type=GradientSwitchHook.__name__, begin=1 - stretch, end=1.0))
     else:
         frozen = None if variant.kind == str(END_TO_END) else stages_to_freeze(config, variant.kind)
-        config.model = plain_model(config)
+        config = without_local(config)
         if frozen is not None:
             config.model.backbone.frozen_stages = frozen
-        hooks = [hook for hook in hooks if not _local_only(hook, config)]
-        for name, hook in list((config.get('default_hooks') or {}).items()):
-            if hook and _local_only(hook, config):
-                config.default_hooks[name] = None
+        hooks = config.custom_hooks
     config.custom_hooks = hooks
     try:
         config.merge_from_dict(variant.options)
     except (TypeError, KeyError) as error:
         raise ValueError(f'{variant.name}: {error}') from error
     return config
-
-
-def _local_only(hook: ConfigDict, config: Config) -> bool:
-    return getattr(named_class(hook['type'], 'hook', config.get('default_scope')), 'local_only', False)
 
 
 def stages_to_freeze(config: Config, kind: str) -> int:

@@ -1,17 +1,50 @@
 """``manpp_mm::`` and, on packages whose name MMEngine does not know, ``mmdet::`` and ``mmseg::`` in ``_base_``.
 
 MMEngine resolves prefixes through a fixed table from module to installed package. The maintained fork installs the
-same modules under other package names, and this project is not in the table.
+same modules under other package names, and this project is not in the table. MMEngine resolves them in ``_base_``
+alone; :func:`read_config` takes them as a config's own name, too.
 """
 
 import os.path as osp
+from difflib import get_close_matches
 from importlib.util import find_spec
+from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.utils import is_installed
 
 OWN = 'manpp_mm'
+PREFIXES = ('mmdet', 'mmseg', 'mmpretrain', OWN)
+"""The packages whose configs a command line may name, ``mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py`` say."""
+
+
+def read_config(name: 'str | Path') -> Config:
+    """Read a config.
+
+    Args:
+        name: A file, or a package's config: ``mmdet::``, ``mmseg::``, ``mmpretrain::`` or ``manpp_mm::`` and the path
+            in its folder of configs.
+
+    Raises:
+        FileNotFoundError: There is none; the message names a config that is spelt alike.
+        ValueError: Another prefix, or a package that is not installed.
+    """
+    module, separator, relative = str(name).partition('::')
+    if not separator:
+        if not osp.isfile(name):
+            raise FileNotFoundError(f'there is no config {name}; those of a package begin with its name: mmdet::...')
+        return Config.fromfile(name)
+    if module not in PREFIXES:
+        raise ValueError(f'{name}: {module!r} is none of {", ".join(f"{prefix}::" for prefix in PREFIXES)}')
+    if find_spec(module) is None:
+        raise ValueError(f'{name}: {module} is not installed')
+    folder = Path(config_folder(module))
+    if not (folder / relative).is_file():
+        known = {str(path.relative_to(folder)) for path in folder.rglob('*.py')}
+        close = get_close_matches(relative, known, 1)
+        raise FileNotFoundError(f'{name}: {folder / relative} does not exist{f"; {close[0]} does" if close else ""}')
+    return Config.fromfile(folder / relative)
 
 
 def config_folder(module: str) -> str:

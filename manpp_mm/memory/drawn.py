@@ -2,8 +2,12 @@
 
 import numpy as np
 import torch
+from mmengine.logging import MessageHub
 from mmengine.structures import PixelData
-from torch import nn
+from torch import Tensor, nn
+
+BOXES = 8
+"""Drawn in each image of a detector."""
 
 
 def drawn_batch(model: nn.Module, scope: str | None, batch: int, size: tuple[int, int], seed: int = 0) -> dict:
@@ -14,23 +18,79 @@ def drawn_batch(model: nn.Module, scope: str | None, batch: int, size: tuple[int
         scope: Its config's ``default_scope``.
         batch: Images.
         size: Their height and width in pixels.
-        seed: Of a segmentor's images and targets; a detector's are always the same.
+        seed: Of a segmentor's images and targets, and of a detector's label maps; a detector's images, boxes and masks
+            are always the same.
+
+    Raises:
+        ValueError: A detector whose heads name no ``num_classes``.
     """
     if scope == 'mmseg':
         return draw_segmentation(model.num_classes, batch, size, seed)
-    head = model.roi_head.bbox_head if hasattr(model, 'roi_head') else model.bbox_head
-    head = head[-1] if isinstance(head, nn.ModuleList) else head  # a cascade
-    return draw_detection(head.num_classes, batch, size, getattr(model, 'with_mask', False))
+    if MessageHub.get_current_instance().get_info('epoch') is None:
+        MessageHub.get_current_instance().update_info('epoch', 0)  # heads that change with the epoch ask for it
+    data = draw_detection(_box_classes(model), batch, size, _needs_masks(model))
+    semantic = _semantic(model)
+    if semantic is not None:
+        classes, stride = semantic
+        maps = draw_labels(classes, batch, (size[0] // stride, size[1] // stride), seed)
+        for sample, labels in zip(data['data_samples'], maps, strict=True):
+            sample.gt_sem_seg = PixelData(sem_seg=labels)
+    return data
+
+
+def _box_classes(model: nn.Module) -> int:
+    """Classes of a detector's boxes: those of things, in a panoptic model."""
+    heads = [getattr(getattr(model, 'roi_head', None), 'bbox_head', None)]
+    heads += [getattr(model, name, None) for name in ('panoptic_head', 'bbox_head', 'mask_head')]
+    for head in heads:
+        head = head[-1] if isinstance(head, nn.ModuleList) and len(head) else head  # a cascade
+        for key in ('num_things_classes', 'num_classes'):
+            if isinstance(getattr(head, key, None), int):
+                return getattr(head, key)
+    raise ValueError(f'{type(model).__name__} has no head with num_classes for which boxes could be drawn')
+
+
+def _needs_masks(model: nn.Module) -> bool:
+    if getattr(model, 'with_mask', False) or hasattr(model, 'panoptic_head'):
+        return True
+    # A dense head that predicts masks: RTMDet-Ins.
+    return any('mask' in name for name, _ in getattr(model, 'bbox_head', nn.Module()).named_children())
+
+
+def _semantic(model: nn.Module) -> tuple[int, int] | None:
+    """Classes and stride in pixels of the label maps that a detector learns from besides, None without any."""
+    panoptic = getattr(model, 'panoptic_head', None)
+    if getattr(panoptic, 'num_stuff_classes', 0):
+        return panoptic.num_things_classes + panoptic.num_stuff_classes, 1
+    if getattr(model, 'semantic_head', None) is not None:
+        return model.semantic_head.num_things_classes + model.semantic_head.num_stuff_classes, 1
+    fused = getattr(getattr(model, 'roi_head', None), 'semantic_head', None)
+    return None if fused is None else (fused.num_classes, 8)  # HTC's loader scales them down
 
 
 def draw_detection(num_classes: int, batch: int, size: tuple[int, int], with_mask: bool = False) -> dict:
-    """Random images with 8 boxes each, as MMDetection's loaders give them; needs mmdet."""
+    """Random images with :data:`BOXES` boxes each, as MMDetection's loaders give them; needs mmdet."""
     from mmdet.testing import demo_mm_inputs
 
-    items = [8] * batch
-    return demo_mm_inputs(
-        batch, (3, *size), num_items=items, num_classes=num_classes, with_mask=with_mask, use_box_type=True
-    )
+    # It draws labels from 1 on, of which one class has none.
+    data = demo_mm_inputs(
+        batch, (3, *size), num_items=[BOXES] * batch, num_classes=max(num_classes, 2), with_mask=with_mask,
+        use_box_type=True,
+    )  # fmt: skip
+    for sample in data['data_samples']:
+        sample.gt_instances.labels %= num_classes
+    return data
+
+
+def draw_labels(num_classes: int, batch: int, size: tuple[int, int], seed: int) -> list[Tensor]:
+    """Label maps (1, H, W) of 32-pixel squares."""
+    generator = np.random.default_rng(seed)
+    return [_squares(generator, num_classes, size) for _ in range(batch)]
+
+
+def _squares(generator: np.random.Generator, num_classes: int, size: tuple[int, int]) -> Tensor:
+    coarse = generator.integers(0, num_classes, (1, -(-size[0] // 32), -(-size[1] // 32)))
+    return torch.from_numpy(coarse.repeat(32, 1).repeat(32, 2)[:, : size[0], : size[1]])
 
 
 def draw_segmentation(num_classes: int, batch: int, size: tuple[int, int], seed: int = 0) -> dict:
@@ -41,9 +101,7 @@ def draw_segmentation(num_classes: int, batch: int, size: tuple[int, int], seed:
     inputs, samples = [], []
     for _ in range(batch):
         inputs.append(torch.from_numpy(generator.integers(0, 255, (3, *size), dtype=np.uint8)))
-        coarse = generator.integers(0, num_classes, (1, -(-size[0] // 32), -(-size[1] // 32)))
-        labels = coarse.repeat(32, 1).repeat(32, 2)[:, : size[0], : size[1]]
         sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size))
-        sample.gt_sem_seg = PixelData(data=torch.from_numpy(labels))
+        sample.gt_sem_seg = PixelData(data=_squares(generator, num_classes, size))
         samples.append(sample)
     return dict(inputs=inputs, data_samples=samples)

@@ -1,7 +1,7 @@
 """Memory and work of a training step at any input size, from one step on small images."""
 
 from collections.abc import Iterable
-from math import ceil
+from math import ceil, lcm
 from typing import Any
 
 import numpy as np
@@ -19,39 +19,43 @@ from .training_step import TrainingStep
 
 # Not 2: a Faster R-CNN's 2 x 512 regions would have the shape of its head's weights.
 BATCH = 3
-_FIXED, _BATCH, _AREA = range(3)
+Probe = tuple[int, tuple[int, int]]
+_FIXED, _BATCH, _AREA, _PAIRS = range(4)
 
 
 class Footprint(LiveBytes):
     """Live bytes and floating-point operations of a step, split by how they grow with the input.
 
     A tensor of a parameter's shape (a gradient) does not grow; one whose elements are a multiple of the small image's
-    sides, or of a pyramid's positions over it, grows with images and pixels; any other (sampled regions, say) with
-    images alone. What grows otherwise, attention over all pairs of pixels, say, is not covered.
+    positions at stride 32, or of a pyramid's over it, grows with images and pixels; a multiple of their square,
+    attention over all pairs of positions, with images and pixels squared; any other (sampled regions, say) with images
+    alone. What grows otherwise is not covered: attention between parts of the image whose number grows, say.
 
     Args:
-        step: A step on :data:`BATCH` images of ``size``.
-        size: Their height and width in pixels, multiples of 32 (see :func:`small_size`).
+        step: A step on the probe's images.
+        probe: Images, height and width in pixels (see :func:`small_probe`).
 
     Raises:
-        ValueError: The model's preprocessor pads them to another size.
+        ValueError: The model's preprocessor makes images of another size of them.
     """
 
-    def __init__(self, step: TrainingStep, size: tuple[int, int]) -> None:
+    def __init__(self, step: TrainingStep, probe: Probe) -> None:
+        self._images, size = probe
         if tuple(step.data['inputs'].shape[-2:]) != size:
             raise ValueError(
-                'memory is predicted from images whose sides are multiples of 32: '
-                'model.data_preprocessor.pad_size_divisor must divide 32'
+                f"the model's data_preprocessor makes images of {tuple(step.data['inputs'].shape[-2:])} pixels of "
+                f'those of {size} from which memory is predicted'
             )
         super().__init__(step.kept())
         self._size = size
         self._counts = _counts(size)
         self._shapes = {tuple(p.shape) for p in step.model.parameters()}
         self._kinds: dict[int, int] = {}
-        self._now = [0, 0, 0]
+        self._now = [0, 0, 0, 0]
         self._timeline: list[tuple[int, ...]] = []
-        self._flops = [0, 0, 0]
+        self._flops = [0, 0, 0, 0]
         self._marks: dict[str, int] = {}
+        self._work: dict[str, tuple[int, ...]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = super().__torch_dispatch__(func, types, args, kwargs)
@@ -65,7 +69,9 @@ class Footprint(LiveBytes):
         if tuple(tensor.shape) in self._shapes:
             return _FIXED
         number = tensor.numel()
-        return _AREA if number and any(number % count == 0 for count in self._counts) else _BATCH
+        if not number or all(number % count for count in self._counts):
+            return _BATCH
+        return _PAIRS if number % self._counts[0] ** 2 == 0 else _AREA
 
     def _allocated(self, key: int, tensor: Tensor, func: Any, change: int) -> None:
         self._now[self._kinds.setdefault(key, self._kind(tensor))] += change
@@ -80,6 +86,11 @@ class Footprint(LiveBytes):
         if name not in self._marks:
             self._marks[name] = len(self._timeline)
             self._timeline.append(tuple(self._now))
+            self._work[name] = tuple(self._flops)
+
+    def split(self, tensor: Tensor) -> np.ndarray:
+        """A tensor's bytes under the way in which they grow."""
+        return np.eye(len(self._now))[self._kind(tensor)] * tensor.numel() * tensor.element_size()
 
     def at(self, batch: int, size: tuple[int, int]) -> 'TimeLine':
         """The bytes alive over time for other images.
@@ -88,11 +99,14 @@ class Footprint(LiveBytes):
             batch: Images a step.
             size: Height and width in pixels.
         """
-        return TimeLine(np.array(self._timeline) @ self._growth(batch, size), self._marks)
+        growth = self.growth(batch, size)
+        work = {name: float(np.array(flops) @ growth) for name, flops in self._work.items()}
+        return TimeLine(np.array(self._timeline) @ growth, self._marks, work)
 
-    def _growth(self, batch: int, size: tuple[int, int]) -> np.ndarray:
-        pixels = batch * size[0] * size[1] / (BATCH * self._size[0] * self._size[1])
-        return np.array([1, batch / BATCH, pixels])
+    def growth(self, batch: int, size: tuple[int, int]) -> np.ndarray:
+        """By which factor each of the four kinds of tensors grows for other images."""
+        images, pixels = batch / self._images, size[0] * size[1] / (self._size[0] * self._size[1])
+        return np.array([1, images, images * pixels, images * pixels**2])
 
     def peak_at(self, batch: int, size: tuple[int, int]) -> int:
         """The peak of live bytes beyond parameters, buffers and inputs, for other images."""
@@ -100,7 +114,7 @@ class Footprint(LiveBytes):
 
     def flops_at(self, batch: int, size: tuple[int, int]) -> float:
         """Floating-point operations of a step of convolutions and matrix products, for other images."""
-        return float(np.array(self._flops) @ self._growth(batch, size))
+        return float(np.array(self._flops) @ self.growth(batch, size))
 
 
 class TimeLine:
@@ -109,11 +123,13 @@ class TimeLine:
     Args:
         values: The bytes.
         marks: Index of each moment.
+        work: Floating-point operations until each moment.
     """
 
-    def __init__(self, values: np.ndarray, marks: dict[str, int]) -> None:
+    def __init__(self, values: np.ndarray, marks: dict[str, int], work: dict[str, float]) -> None:
         self.values = values
         self._marks = marks
+        self._work = work
 
     def now(self, name: str) -> float:
         """Bytes alive at a moment."""
@@ -122,6 +138,10 @@ class TimeLine:
     def highest(self, begin: str, end: str) -> float:
         """The most between two moments."""
         return self.values[self._marks[begin] : self._marks[end] + 1].max()
+
+    def work(self, begin: str, end: str) -> float:
+        """Floating-point operations between two moments."""
+        return self._work[end] - self._work[begin]
 
 
 def _counts(size: tuple[int, int]) -> list[int]:
@@ -139,26 +159,59 @@ def small_size(config: Config) -> tuple[int, int]:
     """Height and width of the images from whose step a config's memory is predicted."""
     backbone = config.model.get('backbone') or {}
     family = local_class(config) or local_twin(backbone.get('type'), config.get('default_scope')) or LocalBackbone
-    return family.planning_size(backbone)
+    height, width = family.planning_size(backbone)
+    divisor = _divisor(config)
+    factor = lcm(divisor, 32) // 32  # the preprocessor must leave them as they are
+    return (height * factor, width * factor)
 
 
-def footprint(config: Config, mode: 'str | Mode') -> Footprint:
-    """Take one small step of a config in a mode of :data:`manpp_mm.mode.MODES`, on the CPU."""
-    size = small_size(config)
-    step = TrainingStep(config, mode, BATCH, size)
-    with Footprint(step, size) as found:
+def small_probe(config: Config) -> Probe:
+    """The images from whose step a config's memory is predicted."""
+    return BATCH, small_size(config)
+
+
+def probing_step(config: Config, mode: Mode, probe: Probe, amp: bool) -> TrainingStep:
+    """A step on a probe's images, on the CPU; ``amp``: in mixed precision."""
+    return TrainingStep(config, mode, *probe, amp=torch.bfloat16 if amp else None)
+
+
+def footprint(config: Config, mode: 'str | Mode', amp: bool = False, probe: 'Probe | None' = None) -> Footprint:
+    """Take one small step of a config in a mode of :data:`manpp_mm.mode.MODES`, on the CPU.
+
+    Args:
+        config: A detector's or segmentor's.
+        mode: The mode.
+        amp: Whether in mixed precision, as :class:`TrainingStep` has it on a CPU.
+        probe: Images, height and width; default :func:`small_probe`'s.
+    """
+    probe = probe or small_probe(config)
+    step = probing_step(config, Mode.parse(mode), probe, amp)
+    with Footprint(step, probe) as found:
         step.run()
     return found
 
 
 def padded(config: Config, size: tuple[int, int]) -> tuple[int, int]:
     """The size of a batch whose images have a size: a detector pads to a multiple."""
-    divisor = config.model.get('data_preprocessor', {}).get('pad_size_divisor') or 1
+    divisor = _divisor(config)
     return tuple(ceil(side / divisor) * divisor for side in size)
 
 
-def static_bytes(config: Config, parameters: Iterable[torch.nn.Parameter], buffers: Iterable[Tensor]) -> int:
-    """Bytes of parameters, buffers and optimizer state, and of the gradients that accumulation keeps between steps."""
+def _divisor(config: Config) -> int:
+    return (config.model.get('data_preprocessor') or {}).get('pad_size_divisor') or 1
+
+
+def static_bytes(
+    config: Config, parameters: Iterable[torch.nn.Parameter], buffers: Iterable[Tensor], copies: int = 1
+) -> int:
+    """Bytes of parameters, buffers, optimizer state, gradients that accumulation keeps between steps, DDP's buckets.
+
+    Args:
+        config: Whose ``optim_wrapper`` it is.
+        parameters: The parameters.
+        buffers: The buffers.
+        copies: How many of both there are, averaged ones among them.
+    """
     from mmengine.registry import OPTIMIZERS
 
     parameters = list(parameters)
@@ -168,7 +221,8 @@ def static_bytes(config: Config, parameters: Iterable[torch.nn.Parameter], buffe
     optimizer.step()
     states = sum(isinstance(v, Tensor) and v.numel() == 7 for v in optimizer.state[probe].values())
     accumulates = config.optim_wrapper.get('accumulative_counts', 1) > 1
+    buckets = config.get('launcher', 'none') != 'none'  # DDP's
     return (
-        sum(t.numel() * t.element_size() for t in (*parameters, *buffers))
-        + (states + accumulates) * sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
+        copies * sum(t.numel() * t.element_size() for t in (*parameters, *buffers))
+        + (states + accumulates + buckets) * sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
     )  # fmt: skip

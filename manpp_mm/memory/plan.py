@@ -1,15 +1,14 @@
-"""Where to cut: a dynamic programme over what each unit and the auxiliary network after it keep and hold."""
+"""Where to cut: a dynamic programme over what each unit keeps and holds, for local and for exact gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from ..local import Cut
 
 
 @dataclass
 class UnitMemory:
-    """What one unit and the auxiliary network after it take, in bytes at the planned input.
+    """What one unit and the auxiliary network after it take in block-local training, in bytes at the planned input.
 
     Attributes:
         cut: The unit.
@@ -36,67 +35,125 @@ class UnitMemory:
 
 
 @dataclass
+class ExactUnit:
+    """What one unit takes where the task's gradient flows through all, in bytes at the planned input.
+
+    Attributes:
+        cut: The unit.
+        kept: What forward keeps for backward, the output included.
+        forward: Most alive in forward, from the unit's start.
+        above: Alive where its backward begins, beyond what units up to it keep: gradients of what comes later.
+        backward: Most that its backward adds.
+        output: The output that a cut after the unit keeps.
+        feature: The map that a stage that ends here keeps for the neck, 0 inside a stage.
+        work: Floating-point operations of its forward.
+    """
+
+    cut: Cut
+    kept: float
+    forward: float
+    above: float
+    backward: float
+    output: float
+    feature: float
+    work: float
+
+
+@dataclass
 class Plan:
     """Cuts and what they are predicted to need.
 
     Attributes:
         cuts: The cuts.
-        blocks: Units of each local block from the first unit that trains on, and the bytes alive at its peak.
-        peak_bytes: The highest of them.
+        peak_bytes: Most bytes alive beyond what is there before the step.
         auxiliary_bytes: Parameters, buffers and optimizer state of the auxiliary networks.
+        work: Floating-point operations of what is run again.
     """
 
     cuts: list[Cut]
-    blocks: list[tuple[list[Cut], int]]
     peak_bytes: int
-    auxiliary_bytes: int
-
-    def table(self, static: int) -> str:
-        """The plan in lines: block, units, predicted MB.
-
-        Args:
-            static: Bytes of what is there before a step, without auxiliary networks.
-        """
-        lines = [f'{"block":<8}{"units (stage, unit)":<28}{"number":>7}{"peak MB":>10}']
-        for index, (units, peak) in enumerate(self.blocks):
-            words = str(units[0]) if len(units) == 1 else f'{units[0]} to {units[-1]}'
-            lines.append(f'{index:<8}{words:<28}{len(units):>7}{peak / 1e6:>10.0f}')
-        before = static + self.auxiliary_bytes
-        lines.append(
-            f'cuts={self.cuts}: {self.peak_bytes / 1e6:.0f} MB at the peak, and {before / 1e6:.0f} MB of parameters, '
-            'optimizer state and inputs'
-        )
-        return '\n'.join(lines)
+    auxiliary_bytes: int = 0
+    work: float = 0.0
 
 
 def plans(units: Sequence[UnitMemory]) -> list[Plan]:
-    """The plan with the lowest predicted peak for each number of blocks that can be had, one block first.
+    """Block-local training: the plan with the lowest predicted peak for each number of blocks, one block first.
 
     Args:
         units: A model's, from the first unit that trains on.
     """
     number = len(units)
-    blocks = [[_block(units[a : b + 1]) if b >= a else 0.0 for b in range(number)] for a in range(number)]
     before = [unit.before + sum(u.gradients for u in units[:a]) for a, unit in enumerate(units)]
+    costs = [[before[a] + _block(units[a : b + 1]) if b >= a else 0.0 for b in range(number)] for a in range(number)]
+    carried = [unit.auxiliary_gradients for unit in units]
     found = []
-    # For each unit that a block may start with: (peak so far, gradients of auxiliary networks so far, cuts).
-    states: dict[int, list[tuple[float, int, tuple[int, ...]]]] = {0: [(0.0, 0, ())]}
+    for finished in _divisions(costs, carried, [0] * number):
+        peak, cuts = min(finished)
+        found.append(Plan([units[b].cut for b in cuts], round(peak), sum(units[b].static for b in cuts)))
+    return found
+
+
+def exact_plans(units: Sequence[ExactUnit], heads: float, entry: float = 0.0) -> list[Plan]:
+    """Exact gradients: for each last cut the plan with the lowest predicted peak, the least that is run again first.
+
+    Args:
+        units: A model's, from the first unit that trains on.
+        heads: Most that neck and heads add to what units keep.
+        entry: The first unit's input where it is not run again, because nothing before it trains.
+    """
+    number = len(units)
+    costs = [
+        [_exact_block(units[a : b + 1]) + entry * (a > 0) if b >= a else 0.0 for b in range(number)]
+        for a in range(number)
+    ]
+    carried = [unit.output for unit in units]
+    # While neck and heads run, the maps of all stages are there as well; one that a cut keeps is not there twice.
+    ends = [sum(u.kept for u in units[a:]) + sum(u.feature for u in units[:a]) + heads + entry * (a > 0)
+            for a in range(number)]  # fmt: skip
+    best: dict[int, tuple[float, tuple[int, ...]]] = {}
+    for finished in _divisions(costs, carried, [unit.feature for unit in units], ends):
+        for peak, cuts in finished:
+            last = cuts[-1] if cuts else -1
+            best[last] = min(best.get(last, (peak, cuts)), (peak, cuts), key=lambda each: (each[0], len(each[1])))
+    return [
+        Plan([units[b].cut for b in cuts], round(peak), work=sum(unit.work for unit in units[: last + 1]))
+        for last, (peak, cuts) in sorted(best.items())
+    ]
+
+
+def _divisions(
+    costs: Sequence[Sequence[float]],
+    carried: Sequence[float],
+    shared: Sequence[float],
+    ends: 'Sequence[float] | None' = None,
+) -> Iterator[list[tuple[float, tuple[int, ...]]]]:
+    """For each number of cuts, none first: the peaks of divisions into blocks that may be the best, and their cuts.
+
+    Args:
+        costs: Peak of a block from unit a to unit b by itself.
+        carried: What a cut after a unit adds to all blocks after it.
+        shared: What of that ``ends`` holds, too.
+        ends: Peak after the last block, which starts with unit a, by itself; None: no higher than the block's.
+    """
+    number = len(carried)
+    # For each unit that a block may start with: (peak so far, carried so far, cuts).
+    states: dict[int, list[tuple[float, float, tuple[int, ...]]]] = {0: [(0.0, 0, ())]}
     while states:
-        finished = [
-            (max(peak, before[a] + kept + blocks[a][number - 1]), cuts)
-            for a, frontier in states.items()
-            for peak, kept, cuts in frontier
-        ]
-        found.append(_plan(units, min(finished)[1], blocks, before))
+        finished = []
+        for a, frontier in states.items():
+            for peak, kept, cuts in frontier:
+                last = kept + costs[a][number - 1]
+                if ends is not None:
+                    last = max(last, kept + ends[a] - sum(shared[cut] for cut in cuts))
+                finished.append((max(peak, last), cuts))
+        yield finished
         following: dict[int, list] = {}
         for a, frontier in states.items():
             for b in range(a, number - 1):
                 following.setdefault(b + 1, []).extend(
-                    (max(peak, before[a] + kept + blocks[a][b]), kept + units[b].auxiliary_gradients, (*cuts, b))
-                    for peak, kept, cuts in frontier
+                    (max(peak, kept + costs[a][b]), kept + carried[b], (*cuts, b)) for peak, kept, cuts in frontier
                 )
         states = {start: _undominated(frontier) for start, frontier in following.items()}
-    return found
 
 
 def _block(units: Sequence[UnitMemory]) -> float:
@@ -115,20 +172,21 @@ def _block(units: Sequence[UnitMemory]) -> float:
     return highest
 
 
-def _plan(units: Sequence[UnitMemory], cuts: tuple[int, ...], blocks: list[list[float]], before: list[float]) -> Plan:
-    kept = 0
-    parts = []
-    for a, b in pairwise([-1, *cuts, len(units) - 1]):
-        names = [unit.cut for unit in units[a + 1 : b + 1]]
-        parts.append((names, round(before[a + 1] + kept + blocks[a + 1][b])))
-        kept += units[b].auxiliary_gradients
-    static = sum(units[b].static for b in cuts)
-    return Plan([units[b].cut for b in cuts], parts, max(peak for _, peak in parts), static)
+def _exact_block(units: Sequence[ExactUnit]) -> float:
+    """The most alive while a block is run again and back; the last one, whose first run is the only one, back."""
+    highest = kept = 0.0
+    for unit in units:
+        highest = max(highest, units[-1].above + kept + unit.forward)
+        kept += unit.kept
+        highest = max(highest, kept + unit.above + unit.backward)
+    return highest
 
 
-def _undominated(frontier: list[tuple[float, int, tuple[int, ...]]]) -> list[tuple[float, int, tuple[int, ...]]]:
-    """The states for which no other has both a lower peak and fewer gradients."""
-    kept: list[tuple[float, int, tuple[int, ...]]] = []
+def _undominated(
+    frontier: list[tuple[float, float, tuple[int, ...]]],
+) -> list[tuple[float, float, tuple[int, ...]]]:
+    """The states for which no other has both a lower peak and less carried."""
+    kept: list[tuple[float, float, tuple[int, ...]]] = []
     for state in sorted(frontier):
         if not kept or state[1] < kept[-1][1]:
             kept.append(state)

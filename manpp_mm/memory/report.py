@@ -8,8 +8,8 @@ from ..mode import Mode
 from .live_bytes import Held
 
 if TYPE_CHECKING:
-    from .choose import Choice
     from .measure import Measurement
+    from .predict import Prediction
 
 Measured = Mapping[str, 'Measurement']
 
@@ -95,17 +95,29 @@ def _figure(panels: int, height: float) -> tuple:
     return figure, figure.subplots(1, panels, squeeze=False)[0]
 
 
-def choice_table(found: 'Sequence[Choice]', budget: int | None) -> str:
-    """Choices in lines: predicted MB of everything, ratio to end-to-end, relative work, whether it fits."""
-    sized = any(item.largest_batch is not None for item in found)
-    header = f'{"training":<42}{"total MB":>10}{"peak MB":>10}{"ratio":>8}{"work":>7}'
-    lines = [header + ('' if budget is None else f'{"fits":>6}') + (f'{"batch":>7}' if sized else '')]
+def ways_table(found: 'Sequence[Prediction]', room: int | None, size: tuple[int, int]) -> str:
+    """Ways to train in lines: predicted MB of everything, ratio to end-to-end, work, whether it fits, largest batch.
+
+    Args:
+        found: The ways, end-to-end training first.
+        room: Bytes for everything, or None; then the last two are left out.
+        size: Height and width of the images in pixels.
+    """
+    header = f'{"training":<46}{"total MB":>10}{"peak MB":>10}{"ratio":>8}{"work":>7}'
+    lines = [header + ('' if room is None else f'{"fits":>6}{"batch":>7}')]
     for item in found:
-        total = item.static_bytes + item.peak_bytes
         line = (
-            f'{item.mode!s:<42}{total / 1e6:>10.0f}{item.peak_bytes / 1e6:>10.0f}'
-            f'{item.peak_bytes / found[0].peak_bytes:>8.3f}{item.relative_time:>7.2f}'
+            f'{item.way!s:<46}{item.total_bytes / 1e6:>10.0f}{item.peak_bytes / 1e6:>10.0f}'
+            f'{item.peak_bytes / found[0].peak_bytes:>8.3f}{item.work:>7.2f}'
         )
-        fits = '' if budget is None else f'{"yes" if total <= budget else "no":>6}'
-        lines.append(line + fits + (f'{item.largest_batch:>7}' if sized else ''))
+        if room is not None:
+            line += f'{"yes" if item.total_bytes <= room else "no":>6}{item.largest_batch(room, size):>7}'
+        if item.way.cuts:
+            line += f'  cuts={[tuple(cut) for cut in item.way.cuts]}'
+        lines.append(line)
     return '\n'.join(lines)
+
+
+def gib(number: float) -> str:
+    """A number of bytes in words."""
+    return f'{number / 2**30:.2f} GiB'

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from mmengine.config import Config
 
 from ..registered import named_class
-from .choose import apply_cuts, budget_of, planned
+from .fit import fit_auto
 
 
 def variants(
@@ -49,7 +49,7 @@ def variants(
         if number is not None:
             words.append(f'{number} blocks')
         if backbone.get('local_blocks') == 'auto':
-            apply_cuts(varied, planned(varied, images, size, budget_of(varied))[0].cuts)
+            varied = fit_auto(varied, (images, *size))
         if batches is not None:
             words.append(f'batch {images}')
         yield ', '.join(words), varied, images

@@ -2,8 +2,9 @@
 
 import copy
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -18,17 +19,13 @@ from torch.profiler import ProfilerActivity, profile
 from ..backbones import local_class, plain_model
 from ..hooks import CheckpointModulesHook, EarlyLossHook, LocalLearningHook
 from ..hooks.model_hook import ModelHook
+from ..hooks.sparing import early_heads, spared_modules
 from ..mode import Mode
 from ..registered import named_class
 from .counts import StepCounts
 from .drawn import drawn_batch
+from .gpu_casts import GpuCasts
 from .live_bytes import Held, PeakRecorder
-
-HEADS = ('neck', 'bbox_head', 'roi_head.mask_head', 'decode_head')
-"""The modules that a mode with spared heads checkpoints where a model has them."""
-
-EARLY = ('rpn_head',)
-"""The heads whose losses it takes early; checkpointing the RPN as well was measured to spare nothing more."""
 
 
 class TrainingStep:
@@ -41,7 +38,8 @@ class TrainingStep:
         size: Height and width of an image in pixels.
         device: Where to run.
         seed: Of the weights and a segmentor's images and targets; a detector's are always the same.
-        amp: None for float32, or the floating-point type of automatic mixed precision, which needs a GPU.
+        amp: None for float32, or the floating-point type of automatic mixed precision: float16 needs a GPU, with
+            bfloat16 a CPU casts what a GPU would cast (:class:`GpuCasts`).
 
     Raises:
         ValueError: An unknown mode, a mode or precision that needs a GPU, or a local or exact mode of a config without
@@ -59,8 +57,8 @@ class TrainingStep:
         amp: torch.dtype | None = None,
     ) -> None:
         mode = Mode.parse(mode)
-        if device == 'cpu' and (amp is not None or mode.offloaded):
-            what = f'mode {mode}' if amp is None else f'mixed precision ({amp})'
+        if device == 'cpu' and (amp is torch.float16 or mode.offloaded):
+            what = f'mode {mode}' if mode.offloaded else f'mixed precision ({amp})'
             raise ValueError(f'{what} needs a GPU, and there is none')
         init_default_scope(config.get('default_scope', 'mmengine'))
         plain = local_class(config) is None
@@ -72,12 +70,12 @@ class TrainingStep:
         self._amp = amp
         # Models change their config while they are built, and the caller builds from it again.
         model = copy.deepcopy(config.model) if mode.cut or plain else plain_model(config)
-        model['backbone'] = dict(model['backbone'], init_cfg=None, with_cp=mode.units_checkpointed)
+        model = _without_weights(model)
+        if mode.units_checkpointed or model['backbone'].get('with_cp'):
+            model['backbone']['with_cp'] = mode.units_checkpointed
         if mode.cut:
             model['backbone']['gradient'] = mode.backbone
-        model.pop('pretrained', None)
-        if model.get('data_preprocessor', {}).get('size') is not None:
-            model['data_preprocessor'] = dict(model['data_preprocessor'], size=size)  # a segmentor pads to it
+        model['data_preprocessor'] = _of_size(model.get('data_preprocessor') or {}, size)
         torch.manual_seed(seed)
         self.model: nn.Module = MODELS.build(model)
         if device == 'cpu':
@@ -93,8 +91,7 @@ class TrainingStep:
         self._hooks = self._own_hooks(config) if mode.cut or plain else []
         if mode.local and not any(isinstance(hook, LocalLearningHook) for hook in self._hooks):
             self._hooks.append(LocalLearningHook())
-        if mode.heads_spared:
-            self._hooks += self._sparing_hooks()
+        self._hooks += self._sparing_hooks(mode)
         for hook in self._hooks:
             hook.apply(self.model, self._optim_wrapper)
         drawn = drawn_batch(self.model, config.get('default_scope'), batch, size, seed)
@@ -112,11 +109,12 @@ class TrainingStep:
             if kind is not None and issubclass(kind, ModelHook)
         ]
 
-    def _sparing_hooks(self) -> list[ModelHook]:
-        """What checkpoints neck and heads and takes the RPN's loss early, where the config's own hooks do not."""
-        present = dict(self.model.named_modules())
-        modules = [name for head in HEADS if head in present for name in _single(present[head], head)]
-        heads = [name for name in EARLY if hasattr(present.get(name), 'loss_by_feat')]
+    def _sparing_hooks(self, mode: Mode) -> list[ModelHook]:
+        """What a mode takes early and checkpoints of neck and heads, where the config's own hooks do not."""
+        heads = early_heads(self.model) if mode.early_loss else []
+        if mode.early_loss and not mode.heads_spared and not heads:
+            raise ValueError(f'mode {mode}: {type(self.model).__name__} has no head whose loss could be taken early')
+        modules = spared_modules(self.model) if mode.heads_spared else []
         for hook in self._hooks:
             if isinstance(hook, CheckpointModulesHook):
                 modules = [name for name in modules if name not in hook.modules]
@@ -126,10 +124,13 @@ class TrainingStep:
 
     def run(self) -> None:
         """One forward and backward; gradients are dropped afterwards."""
-        saving: AbstractContextManager = nullcontext()
-        if self._offloaded:
-            saving = torch.autograd.graph.save_on_cpu(pin_memory=True)
-        with torch.autocast(self._device, dtype=self._amp, enabled=self._amp is not None), saving:
+        with ExitStack() as stack:
+            if self._amp is not None:
+                stack.enter_context(torch.autocast(self._device, dtype=self._amp))
+                if self._device == 'cpu':
+                    stack.enter_context(GpuCasts())
+            if self._offloaded:
+                stack.enter_context(torch.autograd.graph.save_on_cpu(pin_memory=True))
             loss, _ = self.model.parse_losses(self.model(**self.data, mode='loss'))
         (loss if self._scaler is None else self._scaler.scale(loss)).backward()
         self.model.zero_grad(set_to_none=True)
@@ -185,17 +186,44 @@ class TrainingStep:
         return sum(kernel.time_range.elapsed_us() for kernel in kernels) / 1e6
 
 
+_RESIZING = ('BatchFixedSizePad', 'BatchSyncRandomResize', 'BatchResize')
+"""What gives a batch of MMDetection's another size than its images."""
+
+
+def _without_weights(value: Any) -> Any:
+    """A model's config that reads no weights, those of a part of it included."""
+    if isinstance(value, Mapping):
+        return type(value)(
+            {
+                key: None if key == 'init_cfg' and _reads_weights(item) else _without_weights(item)
+                for key, item in value.items()
+                if key != 'pretrained'
+            }
+        )
+    return type(value)(map(_without_weights, value)) if isinstance(value, (list, tuple)) else value
+
+
+def _reads_weights(init_cfg: Any) -> bool:
+    entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
+    return any(isinstance(entry, Mapping) and entry.get('type') == 'Pretrained' for entry in entries)
+
+
+def _of_size(preprocessor: Mapping, size: tuple[int, int]) -> dict:
+    """A preprocessor that leaves images of a size as they are, but for padding to its divisor."""
+    found = dict(preprocessor)
+    if found.get('size') is not None:
+        found['size'] = size  # a segmentor pads to it
+    if found.get('batch_augments'):
+        found['batch_augments'] = [each for each in found['batch_augments'] if each['type'] not in _RESIZING]
+    return found
+
+
 def _optim_wrapper(model: nn.Module, amp: torch.dtype | None) -> OptimWrapper:
     """What hooks are told steps the model; it never steps here."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     if amp is torch.float16:
         return AmpOptimWrapper(loss_scale='dynamic', dtype='float16', optimizer=optimizer)
     return OptimWrapper(optimizer)
-
-
-def _single(module: nn.Module, name: str) -> list[str]:
-    """The name of a module, or those of a cascade's members."""
-    return [f'{name}.{member}' for member in range(len(module))] if isinstance(module, nn.ModuleList) else [name]
 
 
 @contextmanager

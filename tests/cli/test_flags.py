@@ -93,12 +93,12 @@ def test_one_rank_predicts(monkeypatch, name):
     config = detector_config()
     config.launcher = 'none'
     monkeypatch.setattr(running, 'predicted_peak', lambda config: 'a line')
-    assert running.prepare(config) == ''
+    assert running.prepare(config) == (config, '')
     monkeypatch.setenv(name, '1')
-    assert running.prepare(config, predict=True) == 'a line'  # without a launcher the only one is the first
+    assert running.prepare(config, predict=True)[1] == 'a line'  # without a launcher the only one is the first
     config.launcher = 'a launcher'
     monkeypatch.setattr(running, 'start_processes', lambda config: None)
-    assert running.prepare(config, predict=True) == ''
+    assert running.prepare(config, predict=True) == (config, '')
 
 
 class TestBadInput:

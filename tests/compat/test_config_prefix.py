@@ -5,7 +5,7 @@ import pytest
 from mmengine.config import Config
 
 from manpp_mm.compat import config_prefix
-from manpp_mm.compat.config_prefix import config_folder
+from manpp_mm.compat.config_prefix import config_folder, read_config
 
 UPSTREAM = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 BODY = """
@@ -47,3 +47,31 @@ def test_package_without_configs(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, 'path', [str(tmp_path), *sys.path])
     with pytest.raises(FileNotFoundError, match='bare is installed without its configs'):
         config_folder('bare')
+
+
+def test_a_packages_config_by_its_name():
+    found = read_config(UPSTREAM)
+    assert (found.model.type, found.filename) == ('RetinaNet', f'{config_folder("mmdet")}/{UPSTREAM[7:]}')
+    assert read_config('manpp_mm::faster_rcnn_r50_manpp_coco.py').model.backbone.type == 'LocalResNet'
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        (
+            'mmdet::retinanet/retinanet_r50_fpn_1_coco.py',
+            r'does not exist; retinanet/retinanet_r50_fpn_1x_coco.py does',
+        ),
+        ('detectron::a.py', "'detectron' is none of mmdet::, mmseg::, mmpretrain::, manpp_mm::"),
+        ('nowhere.py', 'there is no config nowhere.py; those of a package begin with its name: mmdet::'),
+    ],
+)
+def test_a_name_of_no_config(name, message):
+    with pytest.raises((FileNotFoundError, ValueError), match=message):
+        read_config(name)
+
+
+def test_a_package_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr(config_prefix, 'find_spec', lambda name: None)
+    with pytest.raises(ValueError, match='mmpretrain is not installed'):
+        read_config('mmpretrain::resnet/resnet50_8xb32_in1k.py')

@@ -14,7 +14,7 @@ from runners import HOOKS, write_coco
 
 from manpp_mm.comparison.variants import stages_to_freeze
 from manpp_mm.memory import TrainingStep
-from manpp_mm.memory.choose import own_cuts
+from manpp_mm.memory.predict import own_cuts
 from manpp_mm.memory.profile import trained_units
 from manpp_mm.publish import check_strict, plain_config
 

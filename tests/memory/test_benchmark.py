@@ -119,20 +119,6 @@ def test_the_tools(tmp_path):
     assert set(figures['modes']) == {'end_to_end', 'local'}
     assert figures['modes']['local']['step_seconds'] > 0
     assert (tmp_path / 'a.png').exists()
-    done = execute(
-        sys.executable, 'tools/plan_cuts.py', config, '--memory', '1GiB', '--batch-size', 'auto', '--input', 2, 128, 256
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert 'cuts=[' in done.stdout
-    assert 'local_checkpointed_heads_checkpointed' in done.stdout
-    done = execute(sys.executable, 'tools/plan_cuts.py', config, '--input', 2, 128, 256, '--keep-cuts')
-    assert "the config's own cuts: [(1, 0)]" in done.stdout
-    assert 'local_checkpointed' in done.stdout
-    done = execute(
-        sys.executable, 'tools/plan_cuts.py', config, '--plan-only', '--cfg-options',
-        'model.backbone.memory_budget=50MiB',
-    )  # fmt: skip
-    assert 'is below the floor: the best plan needs' in done.stderr
 
 
 @pytest.mark.slow

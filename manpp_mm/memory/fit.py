@@ -1,0 +1,264 @@
+"""Any config made to train within a memory budget."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+
+from ..backbones import local_class, mode_of
+from ..checkpoint_file import read_checkpoint, trained_config
+from ..compat.config_prefix import read_config
+from ..methods import POOLED, Way, apply_way, check_method, method_of
+from .budget import RESERVE, budget_bytes, room_in
+from .footprint import footprint, padded
+from .inputs import Size, bytes_before_step, training_input
+from .predict import Prediction, Predictor, in_mixed_precision, methods_for
+from .report import gib
+
+PLAN = 'manpp_plan'
+"""Where a fitted config says how it was fitted."""
+
+
+def fit(
+    config: 'Config | str | Path',
+    memory: 'str | int | None' = None,
+    method: str | None = None,
+    inputs: 'tuple[int, int, int] | None' = None,
+) -> Config:
+    """Make a config train within a memory budget, by a method, or both.
+
+    Without ``method`` this is the way with the least work that fits and keeps end-to-end training's gradients; a
+    block-local config keeps its own method. With a method it is that method's way with the least work that fits.
+    Without ``memory`` the cuts are those of about the lowest peak.
+
+    Args:
+        config: A config or its name, ``'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'`` say; left as it is.
+        memory: Bytes for everything on the device, ``'8GiB'`` say, of which a tenth stays free for what no tensor
+            holds; ``'auto'``: what the GPU has free.
+        method: One of :data:`manpp_mm.methods.METHODS`.
+        inputs: Images a step, their height and width in pixels; default those of the config's training loader.
+
+    Returns:
+        The config, with ``manpp_plan``, how it was fitted.
+
+    Raises:
+        ValueError: Neither of both is given, the method is unknown or another than a block-local config's, the size is
+            none or below the floor, or the images' size is not known.
+
+    Example:
+        >>> config = fit('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', memory='4GiB')
+        >>> config.dump('retinanet_4GiB.py')
+    """
+    config = config if isinstance(config, Config) else read_config(config)
+    if memory is None and method is None and not needs_plan(config):
+        raise ValueError('fit() takes memory, a size, or method, or both')
+    check_request(config, method)
+    budget = budget_bytes(memory)
+    batch, *size = inputs or _flat(training_input(config))
+    predictor = Predictor(config, batch, tuple(size), room_in(budget))
+    found = predictor.predictions(methods_for(config, method))
+    chosen = _chosen(found, predictor.room)
+    if chosen is None and method is not None and local_class(config) is None and found[0].way.mode.local:
+        pooled = predictor.predictions((method,), stride=POOLED)
+        found += pooled
+        chosen = _chosen(pooled, predictor.room)
+    if chosen is None:
+        raise ValueError(_below_the_floor(config, predictor, found, memory))
+    fitted = apply_way(config, chosen.way)
+    if budget is not None and (fitted.get('env_cfg') or {}).get('cudnn_benchmark'):
+        fitted.env_cfg.cudnn_benchmark = False  # its search holds workspaces of many GB
+    fitted[PLAN] = ConfigDict(
+        **chosen.way.as_dict(),
+        memory=memory,
+        input=[batch, *size],
+        predicted_bytes=chosen.total_bytes,
+        report=_report(predictor, found, chosen, memory),
+    )
+    return fitted
+
+
+def check_request(config: Config, method: str | None) -> None:
+    """Does a method go with a config?
+
+    Raises:
+        ValueError: It is unknown, or the config is block-local or exact by another.
+    """
+    if method is None:
+        return
+    check_method(method)
+    own = method_of(config)
+    if local_class(config) is not None and own != method:
+        raise ValueError(
+            f'--method {method}: model.backbone.type={config.model.backbone.type!r} trains by the method {own!r} '
+            "already. Give the plain config, upstream's, or leave out --method"
+        )
+
+
+def needs_plan(config: Config) -> bool:
+    """Whether a config leaves its cuts to be planned: ``local_blocks='auto'``."""
+    return (config.model.get('backbone') or {}).get('local_blocks') == 'auto'
+
+
+def fit_auto(config: Config, inputs: 'tuple[int, int, int] | None' = None) -> Config:
+    """:func:`fit` a config with ``local_blocks='auto'`` within its own ``memory_budget``.
+
+    Args:
+        config: The config; left as it is.
+        inputs: As for :func:`fit`.
+
+    Raises:
+        ValueError: It has cuts, too; see :func:`fit` for the others.
+    """
+    if config.model.backbone.get('cuts') is not None:
+        raise ValueError("local_blocks='auto' plans the cuts: set model.backbone.cuts=None")
+    return fit(config, config.model.backbone.get('memory_budget'), inputs=inputs)
+
+
+def plan_of(checkpoint: str) -> ConfigDict | None:
+    """The plan that a checkpoint's config holds, None without any."""
+    return trained_config(read_checkpoint(checkpoint)).get(PLAN)
+
+
+def apply_plan(config: Config, plan: Mapping) -> Config:
+    """A config fitted as a plan says.
+
+    Args:
+        config: The config that the plan was made for; left as it is.
+        plan: What ``manpp_plan`` holds.
+    """
+    if 'mode' in plan:
+        way = Way.from_dict(plan)
+    else:  # one that an earlier release wrote
+        way = Way(method_of(config), mode_of(config), tuple(tuple(cut) for cut in plan['cuts']))
+    fitted = apply_way(config, way)
+    if plan.get('memory') is not None and (fitted.get('env_cfg') or {}).get('cudnn_benchmark'):
+        fitted.env_cfg.cudnn_benchmark = False
+    fitted[PLAN] = plan
+    return fitted
+
+
+def keep_plan(config: Config, checkpoint: str, memory: 'str | int | None' = None, method: str | None = None) -> Config:
+    """A config as the training that wrote a checkpoint had it.
+
+    Args:
+        config: The config that is to go on from the checkpoint, or to be tested with it; left as it is.
+        checkpoint: Its file.
+        memory, method: What the user asks for now.
+
+    Raises:
+        ValueError: The checkpoint holds no plan and one is needed, or the user asks for something else.
+    """
+    plan = plan_of(checkpoint)
+    asked = memory is not None or method is not None
+    if plan is None:
+        if needs_plan(config):
+            raise ValueError(
+                f"{checkpoint} was not trained with model.backbone.local_blocks='auto': write the cuts of its own "
+                'config into this one'
+            )
+        if asked:
+            raise ValueError(
+                f'{checkpoint} was trained without --memory and --method, and a resumed run goes on as it began: leave '
+                'them out, or start anew without --resume'
+            )
+        return config
+    if method is not None and method != plan.get('method'):
+        raise ValueError(
+            f'--method {method}: {checkpoint} was trained by the method {plan.get("method")!r}, and a resumed run goes '
+            'on as it began: leave out --method, or start anew without --resume'
+        )
+    if memory is not None:
+        room = room_in(budget_bytes(memory))
+        if plan['predicted_bytes'] > room:
+            raise ValueError(
+                f'--memory {memory}: the plan of {checkpoint} is predicted to need {gib(plan["predicted_bytes"])}, '
+                f'and {gib(room)} are left of that. A resumed run goes on as it began: start anew without --resume, or '
+                'resume with a smaller batch'
+            )
+    if not asked and not needs_plan(config) and (PLAN in config or local_class(config) is not None):
+        return config  # it says by itself how it trains
+    return apply_plan(config, plan)
+
+
+def predicted_peak(config: Config) -> str:
+    """What a training step of a config with cuts needs, in a sentence.
+
+    Raises:
+        ValueError: The training pipeline names no image size, or see :class:`Footprint`.
+    """
+    mode = mode_of(config)
+    batch, size = training_input(config)
+    size = padded(config, size)
+    mixed = config.optim_wrapper.get('type') == 'AmpOptimWrapper'
+    peak = footprint(config, mode, mixed).peak_at(batch, size)
+    before = bytes_before_step(config, batch, size, mode.local)
+    return (
+        f'A step on {batch} images of {size[0]}x{size[1]} in {"mixed precision" if mixed else "float32"} is predicted '
+        f'to peak at {peak / 1e6:.0f} MB beside {before / 1e6:.0f} MB of parameters, optimizer state and images'
+    )
+
+
+def _flat(found: tuple[int, Size]) -> tuple[int, int, int]:
+    return (found[0], *found[1])
+
+
+def _chosen(found: Sequence[Prediction], room: int | None) -> Prediction | None:
+    if room is None:
+        return found[0]
+    return min((each for each in found if each.total_bytes <= room), key=lambda each: each.work, default=None)
+
+
+def _report(predictor: Predictor, found: Sequence[Prediction], chosen: Prediction, memory: 'str | int | None') -> list:
+    """The log's lines: what was chosen, why, what it is predicted to need and what the others would."""
+    batch, size = predictor.batch, padded(predictor.config, predictor.size)
+    words = f'{batch} images of {size[0]}x{size[1]} in {"mixed precision" if predictor.survey.amp else "float32"}'
+    kind = 'of those that keep the gradients of end-to-end training' if chosen.way.same_gradients else ''
+    kind = kind if len({each.way.method for each in found}) > 1 else f'of the method {chosen.way.method}'
+    lines = [f'Fitted to {memory}: {chosen.way}, the least work {kind} that fits'
+             if memory is not None else f'Fitted: {chosen.way}']  # fmt: skip
+    parts = [f'cuts={[tuple(cut) for cut in chosen.way.cuts]}' if chosen.way.cuts else '']
+    parts += [f'losses taken early: {", ".join(chosen.way.early)}' if chosen.way.early else '']
+    parts += [f'checkpointed: {", ".join(chosen.way.modules)}' if chosen.way.modules else '']
+    lines.append('; '.join(filter(None, parts)) or 'nothing is changed')
+    source = f'measured, for {predictor.survey.measured}' if predictor.survey.measured else 'predicted'
+    lines.append(
+        f'{words}: {gib(chosen.total_bytes)} {source}, {gib(chosen.static_bytes)} of them before the step; '
+        f'{chosen.work:.2f} of the work of end-to-end training'
+    )
+    others = [each for each in found if each is not chosen]
+    if others:
+        lines.append('Others: ' + ', '.join(f'{each.way} {gib(each.total_bytes)}' for each in others))
+    lines += [f'Not possible: {fault}' for fault in predictor.faults]
+    if predictor.family is None:
+        kind = (predictor.config.model.get('backbone') or {}).get('type')
+        lines.append(f'There is no local backbone for {kind!r}: it is not cut, its parts can be checkpointed')
+    return lines
+
+
+def _below_the_floor(
+    config: Config, predictor: Predictor, found: Sequence[Prediction], memory: 'str | int | None'
+) -> str:
+    """What to say where nothing fits: the floor, and what would."""
+    lowest = min(found, key=lambda each: each.total_bytes)
+    room, batch, size = predictor.room, predictor.batch, predictor.size
+    out = []
+    if not predictor.survey.measured:
+        fewer = lowest.largest_batch(room, size)
+        if fewer:
+            out.append(f'train_dataloader.batch_size={fewer} ({gib(lowest.needs(fewer, size))})')
+        for percent in range(95, 20, -5):
+            smaller = tuple(round(side * percent / 100) for side in size)
+            if lowest.needs(batch, smaller) <= room:
+                out.append(f'images of {smaller[0]}x{smaller[1]} ({gib(lowest.needs(batch, smaller))})')
+                break
+    if not predictor.survey.amp:
+        mixed = apply_way(in_mixed_precision(config), lowest.way)
+        step = footprint(mixed, mode_of(mixed), amp=True, probe=predictor.survey.probe)
+        total = lowest.static_bytes + step.peak_at(batch, padded(config, size))
+        out.append(f'--amp ({gib(total)}, which {"fits" if total <= room else "does not fit alone"})')
+    return (
+        f'--memory {memory} is below the floor, {gib(lowest.total_bytes / (1 - RESERVE))}: a tenth stays free for what '
+        f'no tensor holds, and {batch} images of {size[0]}x{size[1]} need {gib(lowest.total_bytes)} by {lowest.way}, '
+        f'{gib(lowest.static_bytes)} of them before the step. '
+        + (f'What would do: {"; ".join(out)}' if out else 'No smaller batch or image fits')
+    )

@@ -1,0 +1,282 @@
+"""The methods by which a model can be trained, and how any config is made to train by one of them."""
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from .backbones import LocalBackbone, LocalSwinMixin, local_class, plain_model
+from .backbones.config import local_twin, mode_of
+from .compat.config_prefix import OWN, config_folder
+from .hooks import CheckpointModulesHook, EarlyLossHook
+from .local import Cut
+from .mode import END_TO_END, EXACT, LOCAL, Mode
+from .registered import named_class
+
+FAMILY: dict[str, dict[str, Any]] = {
+    'manpp': dict(branches=['learnable', 'momentum'], scaling='learnable'),
+    'man': dict(branches=['learnable', 'momentum'], scaling=1),
+    'dgl': dict(branches=[], scaling=None),
+    'learnable': dict(branches=['learnable'], scaling=None),
+    'momentum': dict(branches=['momentum'], scaling=None),
+}
+"""The members of the family of block-local methods, by what they set in ``model.backbone.auxiliary``."""
+
+MODE_OF: dict[str, Mode] = {
+    'end_to_end': END_TO_END,
+    'checkpointed': END_TO_END.with_units_checkpointed(),
+    'exact': EXACT,
+    'manpp': LOCAL,
+    'man': LOCAL,
+    'dgl': LOCAL,
+}
+"""The methods that a command line names, and how each trains the backbone."""
+
+METHODS = tuple(MODE_OF)
+
+POOLED = 16
+"""The stride in pixels of auxiliary networks where they are to cost little."""
+
+
+def check_method(name: str) -> None:
+    """Is there a method of a name?
+
+    Raises:
+        ValueError: There is not.
+    """
+    if name not in METHODS:
+        raise ValueError(f'method {name!r} is none of {", ".join(METHODS)}')
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a config is to be trained.
+
+    Attributes:
+        method: One of :data:`METHODS`.
+        mode: The mode that it comes to, whose name tells the rest.
+        cuts: Where the backbone is cut; None for a backbone that is not.
+        stride: Of the auxiliary networks that are written into a config without any; None: the fragment's.
+        early: Heads whose losses are taken early.
+        modules: Modules that are checkpointed by name.
+    """
+
+    method: str
+    mode: Mode
+    cuts: 'tuple[Cut, ...] | None' = None
+    stride: int | None = None
+    early: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        name = str(self.mode)
+        return name.replace(LOCAL.backbone, self.method, 1) if self.mode.local else name
+
+    @property
+    def same_gradients(self) -> bool:
+        """Whether the gradients are end-to-end training's."""
+        return not self.mode.local
+
+    def with_cuts(self, cuts: Iterable[Sequence[int]]) -> 'Way':
+        """The same with other cuts."""
+        return replace(self, cuts=tuple(tuple(cut) for cut in cuts))
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a config."""
+        cuts = None if self.cuts is None else [list(cut) for cut in self.cuts]
+        return dict(
+            method=self.method, mode=str(self.mode), cuts=cuts, stride=self.stride, early=list(self.early),
+            modules=list(self.modules),
+        )  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, found: Mapping) -> 'Way':
+        """What :meth:`as_dict` wrote."""
+        cuts = None if found['cuts'] is None else tuple(tuple(cut) for cut in found['cuts'])
+        early, modules = tuple(found['early']), tuple(found['modules'])
+        return cls(found['method'], Mode.parse(found['mode']), cuts, found['stride'], early, modules)
+
+
+def method_of(config: Config) -> str:
+    """The method by which a config trains: one of :data:`METHODS`, another member of the family, or ``'local'``."""
+    mode = mode_of(config)
+    if local_class(config) is None:
+        return 'checkpointed' if mode.units_checkpointed else 'end_to_end'
+    if mode.exact:
+        return 'exact'
+    auxiliary = config.model.backbone.get('auxiliary') or {}
+    first = auxiliary if isinstance(auxiliary, Mapping) else auxiliary[0]
+    branches = list(first.get('branches', FAMILY['manpp']['branches']))
+    scaling = first.get('scaling', 'learnable' if len(branches) > 1 else None)
+    return next((name for name, keys in FAMILY.items() if keys == dict(branches=branches, scaling=scaling)), 'local')
+
+
+def twin_of(config: Config) -> type[LocalBackbone] | None:
+    """The local class of a config's backbone, or that of which it is the plain twin; None where there is none."""
+    backbone = config.model.get('backbone') or {}
+    return local_class(config) or local_twin(backbone.get('type'), config.get('default_scope'))
+
+
+def apply_way(config: Config, way: Way) -> Config:
+    """A config that trains in a way.
+
+    Args:
+        config: Any detector's or segmentor's; left as it is. Of one that is block-local already the auxiliary networks
+            and hooks stay.
+        way: The way.
+
+    Raises:
+        ValueError: The way needs a local backbone and there is none for this one, or the classes of the auxiliary
+            heads cannot be found.
+    """
+    config = copy.deepcopy(config)
+    was_local = local_class(config) is not None
+    twin = twin_of(config)
+    if way.cuts is None:
+        if was_local:
+            config = without_local(config)
+    else:
+        if twin is None:
+            raise ValueError(
+                f'method {way.method!r}: there is no local backbone for '
+                f'model.backbone.type={(config.model.get("backbone") or {}).get("type")!r}'
+            )
+        _make_local(config, twin, way, was_local)
+    hooks = list(config.get('custom_hooks') or [])
+    hooks += [dict(type=EarlyLossHook.__name__, heads=[name])
+              for name in way.early if name not in _named(hooks, config, EarlyLossHook, 'heads')]  # fmt: skip
+    modules = [name for name in way.modules if name not in _named(hooks, config, CheckpointModulesHook, 'modules')]
+    if modules:
+        hooks.append(dict(type=CheckpointModulesHook.__name__, modules=modules))
+    if hooks:
+        config.custom_hooks = hooks
+    if way.cuts is not None or way.early or way.modules:
+        imports = list((config.get('custom_imports') or {}).get('imports') or [])
+        if OWN not in imports:
+            config.custom_imports = dict(imports=[*imports, OWN], allow_failed_imports=False)
+    return config
+
+
+def _make_local(config: Config, twin: type[LocalBackbone], way: Way, was_local: bool) -> None:
+    """Put the local twin in place of a backbone, with what belongs to it."""
+    backbone = config.model.backbone
+    backbone.update(cuts=list(way.cuts), local_blocks=None)
+    backbone.pop('memory_budget', None)
+    if bool(backbone.get('with_cp')) != way.mode.units_checkpointed:
+        backbone['with_cp'] = way.mode.units_checkpointed
+    if way.mode.local:
+        if not was_local or backbone.get('gradient') == EXACT.backbone:
+            backbone.pop('gradient', None)
+    else:
+        backbone['gradient'] = EXACT.backbone
+        backbone.pop('auxiliary', None)
+    fragment = fragment_of(twin)
+    if not was_local:
+        prefix = f'{twin.auxiliary_type.registry.scope}.' if '.' in str(backbone.type) else ''
+        known = named_class(prefix + twin.__name__, 'model', config.get('default_scope')) is twin
+        backbone['type'] = (
+            prefix + twin.__name__ if known and isinstance(backbone.type, str) else f'{twin.__module__}.{twin.__name__}'
+        )
+        hooks = [hook for hook in fragment['manpp_hooks'] if way.mode.local or not _auxiliary_only(hook)]
+        config.custom_hooks = [*(config.get('custom_hooks') or []), *copy.deepcopy(hooks)]
+        checkpoint = (config.get('default_hooks') or {}).get('checkpoint')
+        if checkpoint is not None and checkpoint.get('type') == 'CheckpointHook':
+            checkpoint.update(fragment['manpp_default_hooks']['checkpoint'])
+    elif not way.mode.local:
+        config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if not _auxiliary_only(hook)]
+    if way.mode.local and (not was_local or 'auxiliary' not in backbone):
+        _add_networks(config, twin, way, fragment)
+
+
+def _add_networks(config: Config, twin: type[LocalBackbone], way: Way, fragment: Config) -> None:
+    """Auxiliary networks for the model's own classes, a learning rate of their own, and what gives way to them."""
+    auxiliary = copy.deepcopy(fragment['manpp_backbone']['auxiliary'])
+    head = auxiliary['head']
+    segments = twin.auxiliary_type.registry.scope == 'mmseg'
+    head['num_classes'] = classes_of(config.model)
+    swin = issubclass(twin, LocalSwinMixin)
+    if swin:
+        auxiliary['stride'] = POOLED  # at the blocks' own strides copies of Swin blocks hold more than they save
+        if segments:
+            head['norm_cfg'] = _last(config.model.decode_head).get('norm_cfg')
+    if way.stride is not None:
+        auxiliary['stride'] = way.stride
+    if way.method != 'manpp':
+        auxiliary.update(FAMILY[way.method])
+    config.model.backbone['auxiliary'] = auxiliary
+    if segments and config.model.get('auxiliary_head') is not None:
+        config.model['auxiliary_head'] = None  # on a detached feature it would train itself alone
+    wrapper = config.optim_wrapper
+    paramwise = wrapper.setdefault('paramwise_cfg', ConfigDict()) or ConfigDict()
+    own = fragment['manpp_swin_paramwise' if swin else 'manpp_paramwise']
+    paramwise['custom_keys'] = ConfigDict({**own['custom_keys'], **(paramwise.get('custom_keys') or {})})
+    wrapper['paramwise_cfg'] = paramwise
+    clip = fragment.get('manpp_clip_grad')
+    if clip is not None and wrapper.get('clip_grad') is None:
+        wrapper['clip_grad'] = clip
+
+
+def fragment_of(twin: type[LocalBackbone]) -> Config:
+    """The variables of the fragment of a local backbone's task."""
+    task = dict(mmdet='detection', mmseg='segmentation')[twin.auxiliary_type.registry.scope]
+    return Config.fromfile(Path(config_folder(OWN)) / f'_base_/{task}.py')
+
+
+def classes_of(model: Mapping) -> int:
+    """The number of classes that a model's own heads name; of a panoptic model that of things.
+
+    Raises:
+        ValueError: None of them names one.
+    """
+    roi_head = model.get('roi_head') or {}
+    names = ('panoptic_head', 'decode_head', 'bbox_head', 'mask_head')
+    for head in (roi_head.get('bbox_head'), *(model.get(name) for name in names)):
+        head = _last(head) or {}
+        for key in ('num_things_classes', 'num_classes'):
+            if isinstance(head.get(key), int):
+                return head[key]
+    raise ValueError(
+        'no head of the model names its num_classes, which the auxiliary heads need: set it, in model.bbox_head say, '
+        'or write model.backbone.auxiliary by hand (docs/config.md)'
+    )
+
+
+def _last(head: Any) -> Any:
+    """A head, or the last of a cascade."""
+    return head[-1] if isinstance(head, Sequence) and head else head
+
+
+def _auxiliary_only(hook: Mapping) -> bool:
+    """Whether a hook has nothing to do without auxiliary networks."""
+    return hook['type'] in ('MomentumHook', 'LocalScalarsHook')
+
+
+def _named(hooks: Iterable[Mapping], config: Config, kind: type, key: str) -> set[str]:
+    """What the config's hooks of a kind name."""
+    found: set[str] = set()
+    for hook in hooks:
+        if named_class(hook['type'], 'hook', config.get('default_scope')) is kind:
+            found |= set(hook[key])
+    return found
+
+
+def without_local(config: Config) -> Config:
+    """A block-local config with the plain backbone and without the hooks that need a local one.
+
+    Args:
+        config: Left as it is.
+    """
+    config = copy.deepcopy(config)
+    config.model = plain_model(config)
+    config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if not _local_only(hook, config)]
+    for name, hook in list((config.get('default_hooks') or {}).items()):
+        if hook and _local_only(hook, config):
+            config.default_hooks[name] = None
+    return config
+
+
+def _local_only(hook: Mapping, config: Config) -> bool:
+    return getattr(named_class(hook['type'], 'hook', config.get('default_scope')), 'local_only', False)

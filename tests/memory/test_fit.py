@@ -1,0 +1,386 @@
+"""Any config fits a budget: what is chosen, that it holds, and what is refused."""
+
+import copy
+import re
+import sys
+
+import pytest
+import torch
+from helpers import detector_config, segmentor_config, upstream, with_swin
+from mmengine.config import Config, ConfigDict
+from processes import execute
+from runners import coco_runner_config, renamed, runner, segmentation_runner_config
+
+import manpp_mm
+from manpp_mm.backbones import mode_of
+from manpp_mm.cli import runner as running
+from manpp_mm.memory import TrainingStep, fit
+from manpp_mm.memory import budget as budgets
+from manpp_mm.memory.budget import RESERVE, budget_bytes, parse_size
+from manpp_mm.memory.footprint import footprint, padded
+from manpp_mm.memory.inputs import input_bytes, model_bytes
+from manpp_mm.memory.predict import Predictor, methods_for
+from manpp_mm.memory.report import ways_table
+from manpp_mm.methods import method_of
+
+SIZE = (320, 640)
+INPUT = (2, *SIZE)
+
+
+def plain(config: Config) -> Config:
+    """A config without anything of ours: as upstream's."""
+    config.model.backbone = ConfigDict(
+        {k: v for k, v in config.model.backbone.items() if k not in ('cuts', 'auxiliary', 'local_blocks')}
+    )
+    config.model.backbone.type = config.model.backbone.type.removeprefix('Local')
+    config.custom_hooks = None
+    return config
+
+
+def plain_detector(**backbone: object) -> Config:
+    return plain(detector_config(frozen_stages=-1, **backbone))
+
+
+def measured(config: Config) -> int:
+    """Bytes of everything that a real step of a config needs."""
+    size = padded(config, SIZE)
+    return model_bytes(config) + 2 * input_bytes(size) + TrainingStep(config, mode_of(config), 2, size).peak_bytes()
+
+
+@pytest.fixture(scope='module')
+def detector_ways():
+    predictor = Predictor(plain_detector(), 2, SIZE)
+    return predictor, predictor.predictions(methods_for(predictor.config, None, every=True))
+
+
+def test_ways_of_a_detector(detector_ways):
+    predictor, found = detector_ways
+    names = [str(each.way) for each in found]
+    assert names == [
+        'end_to_end', 'end_to_end_early_loss', 'exact_early_loss', 'manpp_early_loss',
+        'end_to_end_checkpointed_early_loss', 'exact_checkpointed_early_loss', 'manpp_checkpointed_early_loss',
+        'end_to_end_heads_checkpointed', 'exact_heads_checkpointed', 'manpp_heads_checkpointed',
+        'end_to_end_checkpointed_heads_checkpointed', 'exact_checkpointed_heads_checkpointed',
+        'manpp_checkpointed_heads_checkpointed',
+    ]  # fmt: skip
+    assert predictor.faults == [] and predictor.survey.measured == ''
+    assert found[0].work == 1
+    for each in found:
+        made = manpp_mm.methods.apply_way(predictor.config, each.way)
+        assert each.total_bytes == pytest.approx(measured(made), rel=0.1), each.way
+        assert each.needs(2, SIZE) <= 1.02 * each.total_bytes  # the best cuts for them
+    by_name = {str(each.way): each for each in found}
+    assert by_name['end_to_end_early_loss'].total_bytes <= by_name['end_to_end'].total_bytes
+    for name in names[2:]:
+        assert by_name[name].total_bytes < by_name['end_to_end'].total_bytes
+    assert by_name['exact_early_loss'].work > by_name['end_to_end_early_loss'].work == 1
+
+
+def test_the_table_and_the_largest_batch(detector_ways):
+    _, found = detector_ways
+    room = found[0].total_bytes
+    lines = ways_table(found, room, SIZE).splitlines()
+    assert lines[1].split()[:3] == ['end_to_end', f'{room / 1e6:.0f}', f'{found[0].peak_bytes / 1e6:.0f}']
+    assert lines[1].split()[-2:] == ['yes', '2']
+    for each in found:
+        batch = each.largest_batch(room, SIZE)
+        assert each.needs(batch, SIZE) <= room < each.needs(batch + 1, SIZE)
+    assert found[0].largest_batch(1000, SIZE) == 0
+
+
+def test_the_least_work_that_fits(detector_ways):
+    predictor, found = detector_ways
+    same = [each for each in found if each.way.same_gradients]
+    for each in (same[0], same[2], min(same, key=lambda each: each.total_bytes)):
+        budget = each.total_bytes / (1 - RESERVE) + 10
+        fitted = fit.fit(predictor.config, int(budget), inputs=INPUT)
+        plan = fitted.manpp_plan
+        assert plan.predicted_bytes <= each.total_bytes
+        fits = [other for other in same if other.total_bytes <= (1 - RESERVE) * budget]
+        assert manpp_mm.methods.Way.from_dict(plan).same_gradients
+        assert min(other.work for other in fits) >= each.work - 0.1
+        assert measured(fitted) <= budget
+        assert len(plan.report) >= 4
+    assert mode_of(fitted).exact
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('make', [detector_config, segmentor_config])
+def test_a_method_within_a_budget(make):
+    config = plain(make(frozen_stages=-1))
+    free = fit.fit(config, method='manpp', inputs=INPUT)
+    assert method_of(free) == 'manpp' and free.model.backbone.cuts
+    budget = int(free.manpp_plan.predicted_bytes / (1 - RESERVE)) + 10
+    found = fit.fit(config, budget, 'manpp', inputs=INPUT)
+    assert method_of(found) == 'manpp'
+    assert measured(found) <= budget
+    assert fit.fit(config, budget, 'dgl', inputs=INPUT).model.backbone.auxiliary.branches == []
+    tight = fit.fit(config, int(0.9 * budget), 'manpp', inputs=INPUT)
+    assert measured(tight) <= 0.9 * budget
+
+
+def test_the_config_stands_by_itself(tmp_path):
+    config = plain_detector()
+    before = config.pretty_text
+    fitted = manpp_mm.fit(config, method='exact', inputs=INPUT)
+    assert config.pretty_text == before
+    fitted.dump(tmp_path / 'fitted.py')
+    again = Config.fromfile(tmp_path / 'fitted.py')
+    assert method_of(again) == 'exact'
+    assert [tuple(cut) for cut in again.model.backbone.cuts] == [tuple(cut) for cut in fitted.manpp_plan.cuts]
+    assert again.custom_imports.imports == ['manpp_mm']
+    assert fit.apply_plan(config, again.manpp_plan).model == fitted.model
+
+
+def test_a_swin_transformer():
+    config = with_swin(segmentor_config())
+    config = plain(config)
+    fitted = fit.fit(config, method='manpp', inputs=(2, 224, 448))
+    assert fitted.model.backbone.type == 'LocalSwinTransformer'
+    assert fitted.model.backbone.auxiliary.stride == 16
+    assert fitted.optim_wrapper.paramwise_cfg.custom_keys['branches.learnable.block.norm'] == dict(decay_mult=0.0)
+    assert fitted.model.backbone.auxiliary.head.norm_cfg == config.model.decode_head.norm_cfg
+
+
+def test_below_the_floor():
+    config = plain_detector()
+    with pytest.raises(ValueError, match='is below the floor') as error:
+        fit.fit(config, '16MiB', inputs=INPUT)
+    words = str(error.value)
+    floor = float(re.search(r'below the floor, ([\d.]+) GiB', words)[1])
+    assert '--amp (' in words
+    fits = fit.fit(config, f'{floor + 0.01}GiB', inputs=INPUT)
+    assert fits.manpp_plan.predicted_bytes <= 0.9 * (floor + 0.01) * 2**30
+    with pytest.raises(ValueError, match=r'batch_size=1 \(') as error:
+        fit.fit(config, f'{0.7 * floor}GiB', inputs=INPUT)
+    height, width = map(int, re.search(r'images of (\d+)x(\d+) \(', str(error.value)).groups())
+    assert (height, width) < SIZE
+    assert fit.fit(config, f'{0.7 * floor}GiB', inputs=(2, height, width))
+    assert fit.fit(config, f'{0.7 * floor}GiB', inputs=(1, *SIZE))
+
+
+def test_mixed_precision_is_predicted_as_such():
+    config = plain(segmentor_config())
+    config.optim_wrapper.type = 'AmpOptimWrapper'
+    predictor = Predictor(config, 2, SIZE)
+    (found,) = predictor.predictions(('end_to_end',))[:1]
+    real = TrainingStep(config, 'end_to_end', 2, SIZE, amp=torch.bfloat16).peak_bytes()
+    assert found.peak_bytes == pytest.approx(real, rel=0.1)
+    config.optim_wrapper.type = 'OptimWrapper'
+    assert found.peak_bytes < 0.75 * footprint(config, 'end_to_end').peak_at(2, SIZE)
+
+
+@pytest.mark.slow
+def test_attention_over_all_pairs_is_predicted():
+    config = upstream('mmdet::detr/detr_r50_8xb2-150e_coco.py')
+    config.model.backbone.update(depth=18, base_channels=16)
+    config.model.neck.in_channels = [128]
+    config.model.encoder.num_layers = config.model.decoder.num_layers = 2
+    found = footprint(config, 'end_to_end').peak_at(1, (608, 800))
+    assert found == pytest.approx(TrainingStep(config, 'end_to_end', 1, (608, 800)).peak_bytes(), rel=0.1)
+
+
+def test_where_small_images_do_not_tell_a_real_step_is_measured():
+    config = upstream('mmdet::ssd/ssd300_coco.py')
+    predictor = Predictor(config, 1, (300, 300))
+    assert predictor.survey.measured.startswith('a step on 3 images of 160x352 fails (RuntimeError: ')
+    (found, *_) = predictor.predictions(('end_to_end',))
+    assert found.peak_bytes == TrainingStep(config, 'end_to_end', 1, (300, 300)).peak_bytes()
+
+
+def test_a_backbone_without_a_local_one_fits_too():
+    config = upstream('mmdet::yolox/yolox_tiny_8xb8-300e_coco.py')
+    predictor = Predictor(config, 2, (320, 320))
+    found = {str(each.way): each for each in predictor.predictions(methods_for(config, None, every=True))}
+    assert not any(name.startswith(('exact', 'manpp')) for name in found)
+    spared = found['end_to_end_checkpointed']
+    assert 'backbone.stage1.0' in spared.way.modules
+    budget = int(spared.total_bytes / (1 - RESERVE)) + 10
+    assert spared.total_bytes < found['end_to_end'].total_bytes
+    fitted = fit.fit(config, budget, inputs=(2, 320, 320))
+    assert "There is no local backbone for 'CSPDarknet'" in '\n'.join(fitted.manpp_plan.report)
+    step = TrainingStep(fitted, 'end_to_end', 2, (320, 320))
+    assert model_bytes(fitted) + 2 * input_bytes((320, 320)) + step.peak_bytes() <= budget
+    with pytest.raises(ValueError, match='no way to train this config could be predicted|there is no local backbone'):
+        fit.fit(config, method='manpp', inputs=(2, 320, 320))
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [('6GiB', 6 * 2**30), ('1.5 GB', 1500000000), ('800M', 800000000), (1024, 1024), ('2 kib', 2048), ('7B', 7)],
+)
+def test_sizes(text, expected):
+    assert parse_size(text) == expected
+
+
+@pytest.mark.parametrize('text', ['six', '6 gallons', '-1GB', '0', '0GB', '', None])
+def test_what_is_no_size(text):
+    with pytest.raises(ValueError, match="is not a size: write '6GiB'|has no unit"):
+        parse_size(text)
+
+
+def test_a_size_without_a_unit():
+    with pytest.raises(ValueError, match="memory='8' has no unit: write '8GiB' or '8MB'"):
+        parse_size('8')
+
+
+def test_what_the_device_has_free(monkeypatch):
+    monkeypatch.setattr(budgets.torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(budgets.torch.cuda, 'mem_get_info', lambda: (5 * 2**30, 8 * 2**30))
+    assert budget_bytes('auto') == 5 * 2**30
+    monkeypatch.setattr(budgets.torch.cuda, 'is_available', lambda: False)
+    with pytest.raises(ValueError, match="memory='auto' asks a GPU for what it has free, and there is none"):
+        budget_bytes('auto')
+
+
+@pytest.mark.parametrize(
+    ('make', 'keys', 'message'),
+    [
+        (detector_config, {}, 'takes memory, a size, or method, or both'),
+        (detector_config, dict(method='magic'), "method 'magic' is none of end_to_end, checkpointed, exact, manpp"),
+        (detector_config, dict(method='dgl'), "--method dgl: .*'LocalResNet' trains by the method 'manpp' already"),
+        (detector_config, dict(memory='8'), 'has no unit'),
+    ],
+)
+def test_what_is_asked_wrongly(make, keys, message):
+    with pytest.raises(ValueError, match=message):
+        fit.fit(make(), **keys)
+
+
+# A training that was fitted goes on as it began.
+
+
+def auto(root, **backbone):
+    config = segmentation_runner_config(root, cuts=None, local_blocks='auto', **backbone)
+    config.launcher = 'none'
+    return config
+
+
+def test_a_resumed_training_keeps_its_plan(tmp_path, monkeypatch):
+    config = auto(tmp_path, memory_budget='12MiB')
+    config.default_hooks.checkpoint.update(interval=2, by_epoch=False)
+    fitted, words = running.prepare(config, running.checkpoint_to_resume(config))
+    assert words.startswith('Fitted to 12MiB: manpp')
+    run = runner(fitted)
+    run.train()
+    planned = run.model.backbone.cuts
+    assert len(planned) > 0
+    assert [tuple(cut) for cut in fitted.manpp_plan.cuts] == planned
+    monkeypatch.setattr(fit, 'fit', lambda *_, **__: pytest.fail('planned again'))
+    again = auto(tmp_path, memory_budget='1MiB')  # a new plan would be refused
+    again.resume = True
+    assert running.checkpoint_to_resume(again) == str(tmp_path / 'work/iter_4.pth')
+    again.train_cfg.max_iters = 6
+    again, _ = running.prepare(renamed(again), running.checkpoint_to_resume(again))
+    run = running.build_runner(again)
+    run.train()
+    assert run.model.backbone.cuts == planned
+    assert run.iter == 6
+
+
+def fitted_run(root, **keys: object) -> tuple[Config, str]:
+    """The plain detector's config, and a checkpoint of a training of it that was fitted."""
+    config = plain(coco_runner_config(root))
+    config.launcher = 'none'
+    config.train_cfg.max_epochs = 1
+    fitted, _ = running.prepare(copy.deepcopy(config), **keys)
+    runner(renamed(fitted)).train()
+    return config, str(root / 'work/epoch_1.pth')
+
+
+def test_a_contradiction_to_a_resumed_plan(tmp_path):
+    config, checkpoint = fitted_run(tmp_path, method='exact', memory='1GiB')
+    for asked in ({}, dict(method='exact'), dict(memory='1GiB'), dict(memory='2GiB', method='exact')):
+        kept, words = running.prepare(config, checkpoint, **asked)
+        assert method_of(kept) == 'exact' and words.startswith('Fitted to 1GiB: exact')
+    with pytest.raises(ValueError, match="was trained by the method 'exact', and a resumed run goes on as it began"):
+        running.prepare(config, checkpoint, method='manpp')
+    with pytest.raises(ValueError, match='--memory 5MiB: the plan of .* is predicted to need'):
+        running.prepare(config, checkpoint, memory='5MiB')
+
+
+def test_a_checkpoint_without_a_plan(tmp_path):
+    config = segmentation_runner_config(tmp_path)
+    config.default_hooks.checkpoint.update(interval=4, by_epoch=False)
+    runner(config).train()
+    checkpoint = str(tmp_path / 'work/iter_4.pth')
+    with pytest.raises(ValueError, match="was not trained with model.backbone.local_blocks='auto'"):
+        running.prepare(auto(tmp_path), checkpoint)
+    with pytest.raises(ValueError, match='was trained without --memory and --method'):
+        running.prepare(renamed(config, launcher='none'), checkpoint, memory='1GiB')
+
+
+def test_a_plan_of_an_earlier_release():
+    config = segmentor_config(cuts=None, local_blocks='auto')
+    plan = ConfigDict(memory_budget='6GiB', input=[2, 64, 64], cuts=[[1, 1]], predicted_bytes=1, table=['a'])
+    assert fit.apply_plan(config, plan).model.backbone.cuts == [(1, 1)]
+
+
+def test_other_processes_get_the_first_ones_plan(tmp_path, monkeypatch):
+    config = auto(tmp_path)
+    sent = []
+    monkeypatch.setattr(running, 'broadcast_object_list', lambda message: sent.append(list(message)))
+    planned, _ = running.prepare(config)
+    cuts = planned.model.backbone.cuts
+    assert sent[0][0]['cuts'] == [list(cut) for cut in cuts]
+    with pytest.raises(ValueError, match='is not a size'):
+        running.prepare(auto(tmp_path, memory_budget='a lot'))
+    assert sent[1][0] is None and "memory='a lot'" in sent[1][1]
+
+    monkeypatch.setattr(running, '_fitted', lambda *_: pytest.fail('planned in another process'))
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setattr(running, 'start_processes', lambda config: None)
+    for message, expected in zip(sent, (cuts, None), strict=True):
+        monkeypatch.setattr(
+            running, 'broadcast_object_list', lambda own, message=message: own.__setitem__(slice(2), message)
+        )
+        other = auto(tmp_path)
+        other.launcher = 'a launcher'
+        if expected is None:
+            with pytest.raises(RuntimeError, match="the first process could not plan: memory='a lot'"):
+                running.prepare(other)
+        else:
+            found, words = running.prepare(other, predict=True)
+            assert words == ''
+            assert found.model.backbone.cuts == expected
+
+
+@pytest.mark.parametrize(
+    ('backbone', 'message'),
+    [
+        (dict(memory_budget='a lot'), "memory='a lot' is not a size"),
+        (dict(memory_budget='1MiB'), 'is below the floor'),
+        (dict(auxiliary=[]), 'one auxiliary='),
+        (dict(cuts=[(1, 1)]), 'set model.backbone.cuts=None'),
+    ],
+)
+def test_plans_that_cannot_be_made(tmp_path, backbone, message):
+    config = auto(tmp_path)
+    config.model.backbone.update(backbone)
+    with pytest.raises(ValueError, match=message):
+        running.prepare(config)
+
+
+@pytest.mark.slow
+def test_the_tool(tmp_path):
+    config = tmp_path / 'plain.py'
+    plain(segmentor_config()).dump(config)
+    tool = (sys.executable, 'tools/fit.py', config)
+    done = execute(*tool, '--input', 2, 128, 256, '--memory', '1GiB')
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert 'manpp_checkpointed' in done.stdout and 'cuts=[' in done.stdout
+    done = execute(*tool, '--input', 2, 128, 256, '--method', 'exact', '--write', tmp_path / 'exact.py', '--measure')
+    assert done.returncode == 0, done.stderr[-3000:]
+    factor = float(re.search(r'predicted ([\d.]+) of the former', done.stdout)[1])
+    assert factor == pytest.approx(1, abs=0.1)
+    assert method_of(Config.fromfile(tmp_path / 'exact.py')) == 'exact'
+    done = execute(*tool, '--memory', '8', '--write', tmp_path / 'a.py')
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("error: memory='8' has no unit")
+    assert not (tmp_path / 'a.py').exists()
+
+
+def test_a_configs_own_cuts_are_kept_on_demand():
+    predictor = Predictor(segmentor_config(), 2, SIZE)
+    exact, local = predictor.predictions(('exact', 'manpp'), keep_cuts=True)[:2]
+    assert [exact.way.cuts, local.way.cuts] == [((1, 1), (2, 0), (2, 1))] * 2

@@ -1,0 +1,110 @@
+"""Show what each way to train a config needs, and write the config that fits.
+
+python tools/fit.py mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py --memory 4GiB --write faster_rcnn_4GiB.py
+"""
+
+import argparse
+import sys
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.logging import MMLogger
+
+from manpp_mm import fit
+from manpp_mm.backbones import mode_of
+from manpp_mm.cli import arguments
+from manpp_mm.compat.config_prefix import read_config
+from manpp_mm.memory.budget import budget_bytes, room_in
+from manpp_mm.memory.fit import PLAN, check_request
+from manpp_mm.memory.footprint import padded
+from manpp_mm.memory.inputs import input_bytes, model_bytes, training_input
+from manpp_mm.memory.predict import Predictor, methods_for
+from manpp_mm.memory.report import gib, ways_table
+from manpp_mm.memory.training_step import TrainingStep
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help="config file, or a package's: mmdet::..., mmseg::..., manpp_mm::...")
+    arguments.add_fitting_arguments(parser)
+    parser.add_argument(
+        '--input', nargs=3, type=int, metavar=('N', 'H', 'W'), help="images, height, width; default the config's"
+    )
+    parser.add_argument('--amp', action='store_true', help='predict for mixed precision')
+    parser.add_argument('--keep-cuts', action='store_true', help="do not plan, take the block-local config's own cuts")
+    parser.add_argument(
+        '--measure', action='store_true', help='take a real step of the config that fits, on the GPU if there is one'
+    )
+    parser.add_argument('--write', metavar='FILE', help='write the config that fits, a Python file')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value ...')
+    args = parser.parse_args()
+    if (args.write or args.measure) and not (args.memory or args.method):
+        parser.error('--write and --measure take the config that fits: give --memory or --method')
+    if args.keep_cuts and (args.write or args.measure):
+        parser.error('--keep-cuts plans nothing that could be written or measured')
+    if args.input and min(args.input) < 1:
+        parser.error('--input takes positive numbers')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    MMLogger.get_instance('mmengine', log_level='WARNING')
+    try:
+        config = read_config(args.config)
+        config.merge_from_dict(args.cfg_options or {})
+        if args.amp:
+            arguments.enable_amp(config)
+        if not (args.write or args.measure):
+            show(config, args)
+            return
+        fitted = fit(config, args.memory, args.method, args.input)
+        print('\n'.join(fitted[PLAN].report))
+        if args.measure:
+            print(measured(fitted))
+        if args.write:
+            fitted.dump(args.write)
+            print(f'written to {args.write}')
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'error: {error}')
+
+
+def measured(config: Config) -> str:
+    """What a real step of a fitted config needs beside what was predicted."""
+    batch, *size = config[PLAN].input
+    size = padded(config, tuple(size))
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    mixed = config.optim_wrapper.type == 'AmpOptimWrapper'
+    amp = (torch.float16 if device == 'cuda' else torch.bfloat16) if mixed else None
+    before = model_bytes(config) + batch * input_bytes(size)
+    step = TrainingStep(config, mode_of(config), batch, size, device, amp=amp)
+    if device == 'cuda':
+        step.run()  # the allocator and cuDNN warm up
+    live = before + step.peak_bytes()
+    words = f'measured: {gib(live)} of live tensors'
+    if device == 'cuda':
+        words += f', {gib(before + step.allocated_bytes())} allocated on {torch.cuda.get_device_name()}'
+    return f'{words}; predicted {config[PLAN].predicted_bytes / live:.3f} of the former'
+
+
+def show(config: Config, args: argparse.Namespace) -> None:
+    """Print what each way needs."""
+    check_request(config, args.method)
+    room = room_in(budget_bytes(args.memory))
+    batch, size = (args.input[0], tuple(args.input[1:])) if args.input else training_input(config)
+    predictor = Predictor(config, batch, size, room)
+    height, width = padded(config, size)
+    print(f'{args.config}, {batch} images of {height}x{width}, {"mixed precision" if args.amp else "float32"}')
+    if predictor.survey.measured:
+        print(f'measured by real steps, for {predictor.survey.measured}')
+    if room is not None:
+        print(f'{gib(room)} for everything: a tenth of the budget stays free for what no tensor holds')
+    found = predictor.predictions(methods_for(config, args.method, every=True), args.keep_cuts)
+    print(f'\n{ways_table(found, room, size)}')
+    for fault in predictor.faults:
+        print(f'not possible: {fault}')
+    print('total: with parameters, optimizer state and images; ratio: of peaks; work: floating-point operations')
+
+
+if __name__ == '__main__':
+    main()
