@@ -30,6 +30,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--input', nargs=3, type=int, metavar=('N', 'H', 'W'), help="images, height, width; default the config's"
     )
+    parser.add_argument(
+        '--batch-size', choices=['auto'], help='write or measure with the largest batch that fits by any of the ways'
+    )
     parser.add_argument('--amp', action='store_true', help='predict for mixed precision')
     parser.add_argument('--keep-cuts', action='store_true', help="do not plan, take the block-local config's own cuts")
     parser.add_argument(
@@ -42,6 +45,8 @@ def parse_args() -> argparse.Namespace:
         parser.error('--write and --measure take the config that fits: give --memory or --method')
     if args.keep_cuts and (args.write or args.measure):
         parser.error('--keep-cuts plans nothing that could be written or measured')
+    if args.batch_size and not (args.memory and (args.write or args.measure)):
+        parser.error('--batch-size auto sets the batch of --write or --measure within --memory; the table lists all')
     if args.input and min(args.input) < 1:
         parser.error('--input takes positive numbers')
     return args
@@ -58,7 +63,7 @@ def main() -> None:
         if not (args.write or args.measure):
             show(config, args)
             return
-        fitted = fit(config, args.memory, args.method, args.input)
+        fitted = fit(config, args.memory, args.method, args.input, args.batch_size)
         print('\n'.join(fitted[PLAN].report))
         if args.measure:
             print(measured(fitted))
@@ -100,7 +105,7 @@ def show(config: Config, args: argparse.Namespace) -> None:
     if room is not None:
         print(f'{gib(room)} for everything: a tenth of the budget stays free for what no tensor holds')
     found = predictor.predictions(methods_for(config, args.method, every=True), args.keep_cuts)
-    print(f'\n{ways_table(found, room, size)}')
+    print(f'\n{ways_table(found, room, size, batches=not predictor.survey.measured)}')
     for fault in predictor.faults:
         print(f'not possible: {fault}')
     print('total: with parameters, optimizer state and images; ratio: of peaks; work: floating-point operations')

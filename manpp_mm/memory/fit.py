@@ -1,5 +1,6 @@
 """Any config made to train within a memory budget."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from mmengine.config import Config, ConfigDict
 from ..backbones import local_class, mode_of
 from ..checkpoint_file import read_checkpoint, trained_config
 from ..compat.config_prefix import read_config
-from ..methods import POOLED, Way, apply_way, check_method, method_of
+from ..methods import POOLED, Way, apply_way, check_method, method_of, twin_of
 from .budget import RESERVE, budget_bytes, room_in
 from .footprint import footprint, padded
 from .inputs import Size, bytes_before_step, training_input
@@ -24,6 +25,7 @@ def fit(
     memory: 'str | int | None' = None,
     method: str | None = None,
     inputs: 'tuple[int, int, int] | None' = None,
+    batch_size: str | None = None,
 ) -> Config:
     """Make a config train within a memory budget, by a method, or both.
 
@@ -37,13 +39,15 @@ def fit(
             holds; ``'auto'``: what the GPU has free.
         method: One of :data:`manpp_mm.methods.METHODS`.
         inputs: Images a step, their height and width in pixels; default those of the config's training loader.
+        batch_size: ``'auto'`` sets the training loader's to the most images that fit by any of these ways.
 
     Returns:
         The config, with ``manpp_plan``, how it was fitted.
 
     Raises:
         ValueError: Neither of both is given, the method is unknown or another than a block-local config's, the size is
-            none or below the floor, or the images' size is not known.
+            none or below the floor, the images' size is not known, or ``batch_size='auto'`` without a budget or where
+            small images do not tell.
 
     Example:
         >>> config = fit('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', memory='4GiB')
@@ -55,8 +59,18 @@ def fit(
     check_request(config, method)
     budget = budget_bytes(memory)
     batch, *size = inputs or _flat(training_input(config))
+    if batch_size not in (None, 'auto') or (batch_size and budget is None):
+        raise ValueError(f"batch_size={batch_size!r}: 'auto' finds the largest within memory, else leave it out")
     predictor = Predictor(config, batch, tuple(size), room_in(budget))
     found = predictor.predictions(methods_for(config, method))
+    if batch_size:
+        if predictor.survey.measured:
+            raise ValueError(f"batch_size='auto' asks for predictions: {predictor.survey.measured}")
+        largest = max(each.largest_batch(predictor.room, predictor.size) for each in found)
+        if largest:
+            config = copy.deepcopy(config)
+            config.train_dataloader.batch_size = largest
+            return fit(config, memory, method, (largest, *size))
     chosen = _chosen(found, predictor.room)
     if chosen is None and method is not None and local_class(config) is None and found[0].way.mode.local:
         pooled = predictor.predictions((method,), stride=POOLED)
@@ -81,7 +95,7 @@ def check_request(config: Config, method: str | None) -> None:
     """Does a method go with a config?
 
     Raises:
-        ValueError: It is unknown, or the config is block-local or exact by another.
+        ValueError: It is unknown, the config is block-local or exact by another, or there is no local backbone for it.
     """
     if method is None:
         return
@@ -91,6 +105,12 @@ def check_request(config: Config, method: str | None) -> None:
         raise ValueError(
             f'--method {method}: model.backbone.type={config.model.backbone.type!r} trains by the method {own!r} '
             "already. Give the plain config, upstream's, or leave out --method"
+        )
+    if method not in ('end_to_end', 'checkpointed') and twin_of(config) is None:
+        raise ValueError(
+            f'--method {method}: there is no local backbone for model.backbone.type='
+            f'{(config.model.get("backbone") or {}).get("type")!r}. Leave out --method: --memory alone checkpoints its '
+            'parts, neck and heads where that is needed'
         )
 
 

@@ -211,10 +211,15 @@ def static_bytes(
         parameters: The parameters.
         buffers: The buffers.
         copies: How many of both there are, averaged ones among them.
+
+    Raises:
+        ValueError: ``optim_wrapper`` holds several optimizers.
     """
     from mmengine.registry import OPTIMIZERS
 
     parameters = list(parameters)
+    if 'optimizer' not in config.optim_wrapper:
+        raise ValueError('optim_wrapper names no optimizer of its own: the state of several cannot be predicted')
     probe = torch.nn.Parameter(torch.zeros(7))
     optimizer = OPTIMIZERS.build(dict(config.optim_wrapper.optimizer, params=[probe]))
     probe.grad = torch.ones(7)

@@ -211,7 +211,8 @@ class Predictor:
                 if self._mode(method).local:
                     found += self._attempt(self._local_ways, method, way, keep_cuts)
         if not found:
-            raise ValueError(f'no way to train this config could be predicted: {"; ".join(self.faults)}')
+            faults = '; '.join(self.faults) or 'its backbone has no parts that could be checkpointed'
+            raise ValueError(f'{", ".join(methods)}: not possible for this config: {faults}')
         return found
 
     def _mode(self, method: str) -> Mode:
@@ -221,7 +222,9 @@ class Predictor:
         try:
             return ways(*args)
         except Exception as error:  # a head that cannot be checkpointed, say: the other ways are none the worse
-            self.faults.append(f'{type(error).__name__}: {_line(error)}')
+            fault = f'{type(error).__name__}: {_line(error)}'
+            if fault not in self.faults:
+                self.faults.append(fault)
             return []
 
     def _levels(self) -> Iterator[tuple[tuple, tuple, Callable[[Mode], Mode]]]:
@@ -257,6 +260,8 @@ class Predictor:
         elif 'exact' in methods:
             fixed = model_bytes(config)
             static = fixed + self.batch * input_bytes(padded(config, self.size))
+            if found and checkpointed and self.room is not None and found[-1].total_bytes <= self.room:
+                return found  # a cut besides would only cost work
             plan = least_again(profile.plans(self.batch, self.size)[1:], static, self.room)
 
             def needs(batch: int, size: Size) -> int:
@@ -333,9 +338,10 @@ def methods_for(config: Config, method: str | None, every: bool = False) -> tupl
     if method is not None:
         return (method,)
     same = ('end_to_end', 'checkpointed', 'exact')
-    if local_class(config) is not None and mode_of(config).local:
-        return (*same, method_of(config)) if every else (method_of(config),)
-    return (*same, 'manpp') if every and twin_of(config) is not None else same
+    if local_class(config) is None:
+        return (*same, 'manpp') if every and twin_of(config) is not None else same
+    own = method_of(config)
+    return tuple(dict.fromkeys((*same, own))) if every else (own,)
 
 
 def _words(probe: Probe) -> str:

@@ -95,13 +95,14 @@ def _figure(panels: int, height: float) -> tuple:
     return figure, figure.subplots(1, panels, squeeze=False)[0]
 
 
-def ways_table(found: 'Sequence[Prediction]', room: int | None, size: tuple[int, int]) -> str:
+def ways_table(found: 'Sequence[Prediction]', room: int | None, size: tuple[int, int], batches: bool = True) -> str:
     """Ways to train in lines: predicted MB of everything, ratio to end-to-end, work, whether it fits, largest batch.
 
     Args:
         found: The ways, end-to-end training first.
         room: Bytes for everything, or None; then the last two are left out.
         size: Height and width of the images in pixels.
+        batches: Whether other batches can be predicted.
     """
     header = f'{"training":<46}{"total MB":>10}{"peak MB":>10}{"ratio":>8}{"work":>7}'
     lines = [header + ('' if room is None else f'{"fits":>6}{"batch":>7}')]
@@ -111,7 +112,8 @@ def ways_table(found: 'Sequence[Prediction]', room: int | None, size: tuple[int,
             f'{item.peak_bytes / found[0].peak_bytes:>8.3f}{item.work:>7.2f}'
         )
         if room is not None:
-            line += f'{"yes" if item.total_bytes <= room else "no":>6}{item.largest_batch(room, size):>7}'
+            batch = item.largest_batch(room, size) if batches else '-'
+            line += f'{"yes" if item.total_bytes <= room else "no":>6}{batch:>7}'
         if item.way.cuts:
             line += f'  cuts={[tuple(cut) for cut in item.way.cuts]}'
         lines.append(line)

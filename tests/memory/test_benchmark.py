@@ -17,6 +17,12 @@ SIZE = (64, 64)
 @pytest.mark.parametrize('mode', [str(mode) for mode in MODES if not mode.offloaded])
 @pytest.mark.parametrize('make', [detector_config, segmentor_config])
 def test_every_mode_takes_a_step(make, mode):
+    if mode.endswith('_early_loss') and make is segmentor_config:
+        with pytest.raises(
+            ValueError, match=f'mode {mode}: EncoderDecoder has no head whose loss could be taken early'
+        ):
+            TrainingStep(make(), mode, 2, SIZE)
+        return
     step = TrainingStep(make(), mode, 2, SIZE)
     assert step.peak_bytes() > 0
     backbone = step.model.backbone
@@ -38,6 +44,7 @@ def test_local_runs_with_the_configs_own_hooks_and_end_to_end_without():
 
     assert replaced('local') == replaced('exact') == {'neck', 'rpn_head'}
     assert replaced('end_to_end') == set()
+    assert replaced('end_to_end_early_loss') == {'rpn_head'}
     assert replaced('end_to_end_heads_checkpointed') == {'neck', 'rpn_head'}
 
 
