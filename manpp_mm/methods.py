@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import CheckpointHook
 
 from .backbones import LocalBackbone, LocalSwinMixin, local_class, plain_model
 from .backbones.config import local_twin, mode_of
 from .compat.config_prefix import OWN, config_folder
-from .hooks import CheckpointModulesHook, EarlyLossHook
+from .hooks import CheckpointModulesHook, EarlyLossHook, LocalScalarsHook, MomentumHook
 from .local import Cut
 from .mode import END_TO_END, EXACT, LOCAL, Mode
 from .registered import named_class
@@ -73,7 +74,9 @@ class Way:
 
     def __str__(self) -> str:
         name = str(self.mode)
-        return name.replace(LOCAL.backbone, self.method, 1) if self.mode.local else name
+        if self.mode.local:
+            name = name.replace(LOCAL.backbone, self.method, 1)
+        return name if self.stride is None else f'{name}_stride{self.stride}'
 
     @property
     def same_gradients(self) -> bool:
@@ -106,7 +109,7 @@ def method_of(config: Config) -> str:
     if local_class(config) is None:
         return 'checkpointed' if mode.units_checkpointed else 'end_to_end'
     if mode.exact:
-        return 'exact'
+        return 'checkpointed' if mode.units_checkpointed and config.model.backbone.get('cuts') == [] else 'exact'
     auxiliary = config.model.backbone.get('auxiliary') or {}
     first = auxiliary if isinstance(auxiliary, Mapping) else auxiliary[0]
     branches = list(first.get('branches', FAMILY['manpp']['branches']))
@@ -117,7 +120,10 @@ def method_of(config: Config) -> str:
 def twin_of(config: Config) -> type[LocalBackbone] | None:
     """The local class of a config's backbone, or that of which it is the plain twin; None where there is none."""
     backbone = config.model.get('backbone') or {}
-    return local_class(config) or local_twin(backbone.get('type'), config.get('default_scope'))
+    found = local_class(config) or local_twin(backbone.get('type'), config.get('default_scope'))
+    if found is None or found.auxiliary_type.registry.scope != config.get('default_scope'):
+        return None  # another package's backbone, whose auxiliary networks take other targets
+    return found
 
 
 def apply_way(config: Config, way: Way) -> Config:
@@ -154,9 +160,10 @@ def apply_way(config: Config, way: Way) -> Config:
     if hooks:
         config.custom_hooks = hooks
     if way.cuts is not None or way.early or way.modules:
-        imports = list((config.get('custom_imports') or {}).get('imports') or [])
+        theirs = config.get('custom_imports') or dict(imports=[], allow_failed_imports=False)
+        imports = imported(theirs)
         if OWN not in imports:
-            config.custom_imports = dict(imports=[*imports, OWN], allow_failed_imports=False)
+            config.custom_imports = theirs | dict(imports=[*imports, OWN])
     return config
 
 
@@ -168,8 +175,7 @@ def _make_local(config: Config, twin: type[LocalBackbone], way: Way, was_local: 
     if bool(backbone.get('with_cp')) != way.mode.units_checkpointed:
         backbone['with_cp'] = way.mode.units_checkpointed
     if way.mode.local:
-        if not was_local or backbone.get('gradient') == EXACT.backbone:
-            backbone.pop('gradient', None)
+        backbone.pop('gradient', None)
     else:
         backbone['gradient'] = EXACT.backbone
         backbone.pop('auxiliary', None)
@@ -180,14 +186,14 @@ def _make_local(config: Config, twin: type[LocalBackbone], way: Way, was_local: 
         backbone['type'] = (
             prefix + twin.__name__ if known and isinstance(backbone.type, str) else f'{twin.__module__}.{twin.__name__}'
         )
-        hooks = [hook for hook in fragment['manpp_hooks'] if way.mode.local or not _auxiliary_only(hook)]
+        hooks = [hook for hook in fragment['manpp_hooks'] if way.mode.local or not _auxiliary_only(hook, config)]
         config.custom_hooks = [*(config.get('custom_hooks') or []), *copy.deepcopy(hooks)]
         checkpoint = (config.get('default_hooks') or {}).get('checkpoint')
-        if checkpoint is not None and checkpoint.get('type') == 'CheckpointHook':
+        if checkpoint and named_class(checkpoint['type'], 'hook', config.get('default_scope')) is CheckpointHook:
             checkpoint.update(fragment['manpp_default_hooks']['checkpoint'])
     elif not way.mode.local:
-        config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if not _auxiliary_only(hook)]
-    if way.mode.local and (not was_local or 'auxiliary' not in backbone):
+        config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if not _auxiliary_only(hook, config)]
+    if way.mode.local and not was_local:
         _add_networks(config, twin, way, fragment)
 
 
@@ -209,7 +215,9 @@ def _add_networks(config: Config, twin: type[LocalBackbone], way: Way, fragment:
     config.model.backbone['auxiliary'] = auxiliary
     if segments and config.model.get('auxiliary_head') is not None:
         config.model['auxiliary_head'] = None  # on a detached feature it would train itself alone
-    wrapper = config.optim_wrapper
+    wrapper = config.get('optim_wrapper')
+    if wrapper is None:
+        return  # it is only tested
     paramwise = wrapper.setdefault('paramwise_cfg', ConfigDict()) or ConfigDict()
     own = fragment['manpp_swin_paramwise' if swin else 'manpp_paramwise']
     paramwise['custom_keys'] = ConfigDict({**own['custom_keys'], **(paramwise.get('custom_keys') or {})})
@@ -249,9 +257,15 @@ def _last(head: Any) -> Any:
     return head[-1] if isinstance(head, Sequence) and head else head
 
 
-def _auxiliary_only(hook: Mapping) -> bool:
+def imported(imports: Mapping | None) -> list[str]:
+    """The modules that ``custom_imports`` names, a single one or a list."""
+    names = (imports or {}).get('imports') or []
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _auxiliary_only(hook: Mapping, config: Config) -> bool:
     """Whether a hook has nothing to do without auxiliary networks."""
-    return hook['type'] in ('MomentumHook', 'LocalScalarsHook')
+    return named_class(hook['type'], 'hook', config.get('default_scope')) in (MomentumHook, LocalScalarsHook)
 
 
 def _named(hooks: Iterable[Mapping], config: Config, kind: type, key: str) -> set[str]:

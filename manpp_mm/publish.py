@@ -13,6 +13,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from .backbones import local_class
 from .checkpoint_file import read_checkpoint
+from .methods import imported
 from .registered import as_plain, named_class
 
 _KINDS = ('hook', 'transform', 'metric', 'model')
@@ -87,7 +88,7 @@ def plain_config(config: Config) -> Config:
     # The module of a user's own local backbone imports this package.
     local = local_class(config)
     needless = ('manpp_mm', *([] if local is None else [local.__module__]))
-    imports = [name for name in config.get('custom_imports', {}).get('imports', []) if name not in needless]
+    imports = [name for name in imported(config.get('custom_imports')) if name not in needless]
     found.pop('custom_imports', None)
     if imports:
         found['custom_imports'] = dict(imports=imports, allow_failed_imports=False)

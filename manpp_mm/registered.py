@@ -32,6 +32,12 @@ def named_class(name: Any, kind: str, scope: str | None = None) -> type | None:
     return name if isinstance(name, type) else None
 
 
+def kind_of(config: Mapping) -> str:
+    """A ``type``'s name without its package's scope or path, '' without a type."""
+    kind = config.get('type') or ''
+    return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
+
+
 def unregistered(name: Any, kind: str, scope: str | None = None) -> str:
     """For a message: what to do if nothing of a name is registered, '' if something is."""
     if named_class(name, kind, scope) is not None:

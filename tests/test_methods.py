@@ -79,16 +79,16 @@ def plain(value: object) -> object:
 @pytest.mark.parametrize('method', METHODS)
 def test_what_a_config_says_of_its_method(method):
     config = upstream('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
-    cuts = [(1, 2)] if MODE_OF[method] in (EXACT, LOCAL) else None
-    made = apply_way(config, way(method, cuts)) if cuts else config
-    if cuts:
-        assert method_of(made) == method
+    cuts = dict(end_to_end=None, checkpointed=[]).get(method, [(1, 2)])
+    made = apply_way(config, way(method, cuts))
+    assert method_of(made) == method
+    if cuts is not None:
         assert ('auxiliary' in made.model.backbone) == MODE_OF[method].local
         kinds = [hook['type'] for hook in made.custom_hooks]
         assert ('MomentumHook' in kinds) == MODE_OF[method].local
         assert kinds[0] == 'LocalLearningHook'
     else:
-        assert method_of(made) == 'end_to_end'
+        assert made.pretty_text == config.pretty_text
     assert Way.from_dict(ConfigDict(way(method, cuts).as_dict())) == way(method, cuts)
 
 
@@ -106,6 +106,21 @@ def test_a_segmentors_auxiliary_head_stays_for_exact_gradients():
     config = upstream('mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py')
     assert apply_way(config, way('exact', [(1, 2)])).model.auxiliary_head is not None
     assert apply_way(config, way('manpp', [(1, 2)])).model.auxiliary_head is None
+
+
+@pytest.mark.parametrize('imports', ['things', ['things']])
+def test_own_imports_stay(imports):
+    config = upstream('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    config.custom_imports = dict(imports=imports, allow_failed_imports=True)
+    made = apply_way(config, way('exact', [(1, 2)]))
+    assert made.custom_imports == dict(imports=['things', 'manpp_mm'], allow_failed_imports=True)
+
+
+def test_another_packages_backbone_has_no_twin():
+    config = upstream('mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py')
+    config.model.backbone.type = 'mmdet.ResNet'
+    with pytest.raises(ValueError, match="there is no local backbone for .*'mmdet.ResNet'"):
+        apply_way(config, way('exact', [(1, 2)]))
 
 
 def test_a_backbone_without_a_local_one():

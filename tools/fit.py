@@ -11,13 +11,13 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
 from manpp_mm import fit
-from manpp_mm.backbones import mode_of
+from manpp_mm.backbones import local_class, mode_of
 from manpp_mm.cli import arguments
 from manpp_mm.compat.config_prefix import read_config
 from manpp_mm.memory.budget import budget_bytes, room_in
-from manpp_mm.memory.fit import PLAN, check_request
+from manpp_mm.memory.fit import PLAN, candidates, check_request
 from manpp_mm.memory.footprint import padded
-from manpp_mm.memory.inputs import input_bytes, model_bytes, training_input
+from manpp_mm.memory.inputs import fixed_bytes, in_mixed_precision, training_input
 from manpp_mm.memory.predict import Predictor, methods_for
 from manpp_mm.memory.report import gib, ways_table
 from manpp_mm.memory.training_step import TrainingStep
@@ -79,32 +79,42 @@ def measured(config: Config) -> str:
     batch, *size = config[PLAN].input
     size = padded(config, tuple(size))
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    mixed = config.optim_wrapper.type == 'AmpOptimWrapper'
-    amp = (torch.float16 if device == 'cuda' else torch.bfloat16) if mixed else None
-    before = model_bytes(config) + batch * input_bytes(size)
-    step = TrainingStep(config, mode_of(config), batch, size, device, amp=amp)
+    half = torch.float16 if device == 'cuda' else torch.bfloat16
+    amp = half if in_mixed_precision(config) else None
+    fixed = fixed_bytes(config)
+    before = fixed.before(batch, size)
+    step = TrainingStep(config, mode_of(config), batch, size, device, amp=amp, full_regions=True)
     if device == 'cuda':
         step.run()  # the allocator and cuDNN warm up
-    live = before + step.peak_bytes()
+    live = before + max(step.peak_bytes(), fixed.stepping)
     words = f'measured: {gib(live)} of live tensors'
     if device == 'cuda':
-        words += f', {gib(before + step.allocated_bytes())} allocated on {torch.cuda.get_device_name()}'
+        words += (
+            f', {gib(before + max(step.allocated_bytes(), fixed.stepping))} allocated on {torch.cuda.get_device_name()}'
+        )
     return f'{words}; predicted {config[PLAN].predicted_bytes / live:.3f} of the former'
 
 
 def show(config: Config, args: argparse.Namespace) -> None:
     """Print what each way needs."""
     check_request(config, args.method)
+    if args.keep_cuts and local_class(config) is None:
+        raise ValueError('--keep-cuts: the config has no cuts, its backbone is not a local one')
     room = room_in(budget_bytes(args.memory))
     batch, size = (args.input[0], tuple(args.input[1:])) if args.input else training_input(config)
     predictor = Predictor(config, batch, size, room)
     height, width = padded(config, size)
-    print(f'{args.config}, {batch} images of {height}x{width}, {"mixed precision" if args.amp else "float32"}')
+    print(
+        f'{args.config}, {batch} images of {height}x{width}, {"mixed precision" if predictor.survey.amp else "float32"}'
+    )
     if predictor.survey.measured:
         print(f'measured by real steps, for {predictor.survey.measured}')
     if room is not None:
         print(f'{gib(room)} for everything: a tenth of the budget stays free for what no tensor holds')
-    found = predictor.predictions(methods_for(config, args.method, every=True), args.keep_cuts)
+    if args.keep_cuts:
+        found = predictor.predictions(methods_for(config, args.method, every=True), keep_cuts=True)
+    else:
+        found = candidates(predictor, args.method, every=True)
     print(f'\n{ways_table(found, room, size, batches=not predictor.survey.measured)}')
     for fault in predictor.faults:
         print(f'not possible: {fault}')

@@ -3,6 +3,7 @@
 import atexit
 import os
 import time
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -12,7 +13,10 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ..backbones import local_class
-from ..memory.fit import PLAN, apply_plan, fit, fit_auto, keep_plan, needs_plan, predicted_peak
+from ..memory.fit import PLAN, apply_plan, fit, fit_auto, keep_plan, needs_plan, predicted_peak, report_of
+
+_PLANNING_SECONDS = 3600
+"""How long processes wait for the first one, which may plan meanwhile."""
 
 _RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 """Where the launchers say a process's number."""
@@ -51,7 +55,7 @@ def prepare(
         try:
             fitted = _fitted(config, checkpoint, memory, method)
             if fitted is not config:
-                words = '\n'.join(fitted[PLAN].report)
+                words = '\n'.join(report_of(fitted[PLAN]))
             elif predict:
                 words = predict_memory(config)
         except Exception as caught:  # the others wait and have to hear of it
@@ -93,7 +97,7 @@ def start_processes(config: Config) -> None:
         return
     if config.launcher == 'pytorch' and not torch.cuda.is_available():
         # MMEngine's own start-up and its default wrapper both ask for a CUDA device.
-        dist.init_process_group('gloo')
+        dist.init_process_group('gloo', timeout=timedelta(seconds=_PLANNING_SECONDS))
         atexit.register(_leave_process_group)
         default = dict(
             type='MMDistributedDataParallel',
@@ -103,7 +107,8 @@ def start_processes(config: Config) -> None:
         config.setdefault('model_wrapper_cfg', default)
         config.model_wrapper_cfg.setdefault('device_ids', None)
     else:
-        init_dist(config.launcher, **(config.get('env_cfg') or {}).get('dist_cfg', dict(backend='nccl')))
+        given = (config.get('env_cfg') or {}).get('dist_cfg', dict(backend='nccl'))
+        init_dist(config.launcher, **(dict(timeout=_PLANNING_SECONDS) | given))
 
 
 def predict_memory(config: Config) -> str:

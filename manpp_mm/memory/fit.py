@@ -1,6 +1,5 @@
 """Any config made to train within a memory budget."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from ..compat.config_prefix import read_config
 from ..methods import POOLED, Way, apply_way, check_method, method_of, twin_of
 from .budget import RESERVE, budget_bytes, room_in
 from .footprint import footprint, padded
-from .inputs import Size, bytes_before_step, training_input
-from .predict import Prediction, Predictor, in_mixed_precision, methods_for
+from .inputs import Size, fixed_bytes, in_mixed_precision, training_input
+from .predict import Prediction, Predictor, in_half, methods_for
 from .report import gib
 
 PLAN = 'manpp_plan'
@@ -45,9 +44,9 @@ def fit(
         The config, with ``manpp_plan``, how it was fitted.
 
     Raises:
-        ValueError: Neither of both is given, the method is unknown or another than a block-local config's, the size is
-            none or below the floor, the images' size is not known, or ``batch_size='auto'`` without a budget or where
-            small images do not tell.
+        ValueError: Neither memory nor method is given; the method is unknown, or a local config trains by another;
+            ``memory`` is not a size or is below the floor; the images' size is not known; or ``batch_size='auto'``
+            comes without a budget or cannot be predicted.
 
     Example:
         >>> config = fit('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', memory='4GiB')
@@ -55,39 +54,61 @@ def fit(
     """
     config = config if isinstance(config, Config) else read_config(config)
     if memory is None and method is None and not needs_plan(config):
-        raise ValueError('fit() takes memory, a size, or method, or both')
+        raise ValueError('fit() needs memory, method, or both')
     check_request(config, method)
     budget = budget_bytes(memory)
-    batch, *size = inputs or _flat(training_input(config))
     if batch_size not in (None, 'auto') or (batch_size and budget is None):
         raise ValueError(f"batch_size={batch_size!r}: 'auto' finds the largest within memory, else leave it out")
+    batch, *size = inputs or _flat(training_input(config))
     predictor = Predictor(config, batch, tuple(size), room_in(budget))
-    found = predictor.predictions(methods_for(config, method))
+    found = candidates(predictor, method)
     if batch_size:
         if predictor.survey.measured:
-            raise ValueError(f"batch_size='auto' asks for predictions: {predictor.survey.measured}")
+            raise ValueError(f"batch_size='auto' cannot be predicted for this model: {predictor.survey.measured}")
         largest = max(each.largest_batch(predictor.room, predictor.size) for each in found)
-        if largest:
-            config = copy.deepcopy(config)
-            config.train_dataloader.batch_size = largest
-            return fit(config, memory, method, (largest, *size))
+        for batch in range(largest, 0, -1):  # a plan's own step may need a little more than was predicted
+            predictor = Predictor(config, batch, tuple(size), room_in(budget))
+            found = candidates(predictor, method)
+            if _chosen(found, predictor.room) is not None:
+                break
     chosen = _chosen(found, predictor.room)
-    if chosen is None and method is not None and local_class(config) is None and found[0].way.mode.local:
-        pooled = predictor.predictions((method,), stride=POOLED)
-        found += pooled
-        chosen = _chosen(pooled, predictor.room)
     if chosen is None:
         raise ValueError(_below_the_floor(config, predictor, found, memory))
-    fitted = apply_way(config, chosen.way)
-    if budget is not None and (fitted.get('env_cfg') or {}).get('cudnn_benchmark'):
-        fitted.env_cfg.cudnn_benchmark = False  # its search holds workspaces of many GB
+    fitted = _applied(config, chosen.way, memory)
+    if inputs or batch_size:
+        fitted.train_dataloader.batch_size = batch
     fitted[PLAN] = ConfigDict(
         **chosen.way.as_dict(),
         memory=memory,
         input=[batch, *size],
+        mixed_precision=predictor.survey.amp,
+        measured=predictor.survey.measured,
         predicted_bytes=chosen.total_bytes,
         report=_report(predictor, found, chosen, memory),
     )
+    return fitted
+
+
+def candidates(predictor: Predictor, method: str | None, every: bool = False) -> list[Prediction]:
+    """The ways among which :func:`fit` chooses.
+
+    Args:
+        predictor: Of the config.
+        method: What the user asked for.
+        every: Whether to list block-local training besides what keeps end-to-end's gradients.
+    """
+    config = predictor.config
+    found = predictor.predictions(methods_for(config, method, every))
+    could_pool = method is not None and local_class(config) is None and found[0].way.mode.local
+    if could_pool and _chosen(found, predictor.room) is None:
+        found += predictor.predictions((method,), stride=POOLED)
+    return found
+
+
+def _applied(config: Config, way: Way, memory: 'str | int | None') -> Config:
+    fitted = apply_way(config, way)
+    if memory is not None and (fitted.get('env_cfg') or {}).get('cudnn_benchmark'):
+        fitted.env_cfg.cudnn_benchmark = False  # its search holds workspaces of many GB
     return fitted
 
 
@@ -146,15 +167,21 @@ def apply_plan(config: Config, plan: Mapping) -> Config:
         config: The config that the plan was made for; left as it is.
         plan: What ``manpp_plan`` holds.
     """
-    if 'mode' in plan:
-        way = Way.from_dict(plan)
-    else:  # one that an earlier release wrote
-        way = Way(method_of(config), mode_of(config), tuple(tuple(cut) for cut in plan['cuts']))
-    fitted = apply_way(config, way)
-    if plan.get('memory') is not None and (fitted.get('env_cfg') or {}).get('cudnn_benchmark'):
-        fitted.env_cfg.cudnn_benchmark = False
+    fitted = _applied(config, _way_of(config, plan), plan.get('memory'))
     fitted[PLAN] = plan
     return fitted
+
+
+def _way_of(config: Config, plan: Mapping) -> Way:
+    if 'mode' in plan:
+        return Way.from_dict(plan)
+    # One that an earlier release wrote.
+    return Way(method_of(config), mode_of(config), tuple(tuple(cut) for cut in plan['cuts']))
+
+
+def report_of(plan: Mapping) -> list[str]:
+    """What a plan says of itself, for the log."""
+    return list(plan.get('report') or plan.get('table') or [])
 
 
 def keep_plan(config: Config, checkpoint: str, memory: 'str | int | None' = None, method: str | None = None) -> Config:
@@ -165,39 +192,55 @@ def keep_plan(config: Config, checkpoint: str, memory: 'str | int | None' = None
         checkpoint: Its file.
         memory, method: What the user asks for now.
 
+    Returns:
+        The config itself where it says by itself how it trains, else a copy with the checkpoint's plan.
+
     Raises:
-        ValueError: The checkpoint holds no plan and one is needed, or the user asks for something else.
+        ValueError: The checkpoint holds no plan and one is needed, or the config or the user asks for something else.
     """
     plan = plan_of(checkpoint)
-    asked = memory is not None or method is not None
+    as_it_began = 'and a resumed run goes on as it began'
+    own = PLAN in config or (local_class(config) is not None and not needs_plan(config))
     if plan is None:
         if needs_plan(config):
             raise ValueError(
                 f"{checkpoint} was not trained with model.backbone.local_blocks='auto': write the cuts of its own "
                 'config into this one'
             )
-        if asked:
-            raise ValueError(
-                f'{checkpoint} was trained without --memory and --method, and a resumed run goes on as it began: leave '
-                'them out, or start anew without --resume'
-            )
-        return config
-    if method is not None and method != plan.get('method'):
+        if memory is None and (method is None or (own and method == method_of(config))):
+            return config
         raise ValueError(
-            f'--method {method}: {checkpoint} was trained by the method {plan.get("method")!r}, and a resumed run goes '
-            'on as it began: leave out --method, or start anew without --resume'
+            f'{checkpoint} was trained without --memory and --method, {as_it_began}: leave them out, or start anew '
+            'without --resume'
         )
-    if memory is not None:
-        room = room_in(budget_bytes(memory))
-        if plan['predicted_bytes'] > room:
+    way = _way_of(config, plan)
+    for asked, what in ((method, f'--method {method}'), (method_of(config) if own else None, 'the config')):
+        if asked not in (None, way.method):
             raise ValueError(
-                f'--memory {memory}: the plan of {checkpoint} is predicted to need {gib(plan["predicted_bytes"])}, '
-                f'and {gib(room)} are left of that. A resumed run goes on as it began: start anew without --resume, or '
-                'resume with a smaller batch'
+                f'{what}: {checkpoint} was trained by the method {way.method!r}, {as_it_began}'
+                + (': leave out --method, or start anew without --resume' if what != 'the config' else
+                   f', but the config trains by {asked!r}: give the one in its work folder')
+            )  # fmt: skip
+    fitted = config if own else apply_plan(config, plan)
+    if memory is not None:
+        room, needed = room_in(budget_bytes(memory)), _needed(fitted, plan)
+        if needed > room:
+            raise ValueError(
+                f'--memory {memory}: as {checkpoint} was trained, a step needs {gib(needed)}, and {gib(room)} are left '
+                f'of that: resume with a smaller batch, or start anew without --resume'
             )
-    if not asked and not needs_plan(config) and (PLAN in config or local_class(config) is not None):
-        return config  # it says by itself how it trains
-    return apply_plan(config, plan)
+    return fitted
+
+
+def _needed(fitted: Config, plan: Mapping) -> int:
+    """Bytes that a step of a fitted config needs now, with its batch and precision as they are."""
+    if plan.get('measured'):
+        return plan['predicted_bytes']
+    batch, size = training_input(fitted)
+    size = padded(fitted, size)
+    fixed = fixed_bytes(fitted)
+    step = footprint(fitted, mode_of(fitted), in_mixed_precision(fitted))
+    return fixed.before(batch, size) + max(step.peak_at(batch, size), fixed.stepping)
 
 
 def predicted_peak(config: Config) -> str:
@@ -209,9 +252,10 @@ def predicted_peak(config: Config) -> str:
     mode = mode_of(config)
     batch, size = training_input(config)
     size = padded(config, size)
-    mixed = config.optim_wrapper.get('type') == 'AmpOptimWrapper'
-    peak = footprint(config, mode, mixed).peak_at(batch, size)
-    before = bytes_before_step(config, batch, size, mode.local)
+    mixed = in_mixed_precision(config)
+    fixed = fixed_bytes(config, mode.local)
+    peak = max(footprint(config, mode, mixed).peak_at(batch, size), fixed.stepping)
+    before = fixed.before(batch, size)
     return (
         f'A step on {batch} images of {size[0]}x{size[1]} in {"mixed precision" if mixed else "float32"} is predicted '
         f'to peak at {peak / 1e6:.0f} MB beside {before / 1e6:.0f} MB of parameters, optimizer state and images'
@@ -231,16 +275,21 @@ def _chosen(found: Sequence[Prediction], room: int | None) -> Prediction | None:
 def _report(predictor: Predictor, found: Sequence[Prediction], chosen: Prediction, memory: 'str | int | None') -> list:
     """The log's lines: what was chosen, why, what it is predicted to need and what the others would."""
     batch, size = predictor.batch, padded(predictor.config, predictor.size)
-    words = f'{batch} images of {size[0]}x{size[1]} in {"mixed precision" if predictor.survey.amp else "float32"}'
+    precision = 'mixed precision' if predictor.survey.amp else 'float32'
+    words = f'{batch} image{"s" if batch > 1 else ""} of {size[0]}x{size[1]} in {precision}'
     kind = 'of those that keep the gradients of end-to-end training' if chosen.way.same_gradients else ''
     kind = kind if len({each.way.method for each in found}) > 1 else f'of the method {chosen.way.method}'
-    lines = [f'Fitted to {memory}: {chosen.way}, the least work {kind} that fits'
+    size_words = gib(memory) if isinstance(memory, int) else memory
+    lines = [f'Fitted to {size_words}: {chosen.way}, the least work {kind} that fits'
              if memory is not None else f'Fitted: {chosen.way}']  # fmt: skip
     parts = [f'cuts={[tuple(cut) for cut in chosen.way.cuts]}' if chosen.way.cuts else '']
+    parts += [
+        'each unit of the backbone checkpointed' if chosen.way.mode.units_checkpointed and predictor.family else ''
+    ]
     parts += [f'losses taken early: {", ".join(chosen.way.early)}' if chosen.way.early else '']
     parts += [f'checkpointed: {", ".join(chosen.way.modules)}' if chosen.way.modules else '']
     lines.append('; '.join(filter(None, parts)) or 'nothing is changed')
-    source = f'measured, for {predictor.survey.measured}' if predictor.survey.measured else 'predicted'
+    source = f'measured ({predictor.survey.measured})' if predictor.survey.measured else 'predicted'
     lines.append(
         f'{words}: {gib(chosen.total_bytes)} {source}, {gib(chosen.static_bytes)} of them before the step; '
         f'{chosen.work:.2f} of the work of end-to-end training'
@@ -249,8 +298,10 @@ def _report(predictor: Predictor, found: Sequence[Prediction], chosen: Predictio
     if others:
         lines.append('Others: ' + ', '.join(f'{each.way} {gib(each.total_bytes)}' for each in others))
     lines += [f'Not possible: {fault}' for fault in predictor.faults]
-    if predictor.family is None:
-        kind = (predictor.config.model.get('backbone') or {}).get('type')
+    kind = (predictor.config.model.get('backbone') or {}).get('type')
+    if not predictor.survey.trains:
+        lines.append('Nothing of the backbone trains: neck and heads alone can be checkpointed')
+    elif predictor.family is None:
         lines.append(f'There is no local backbone for {kind!r}: it is not cut, its parts can be checkpointed')
     return lines
 
@@ -272,13 +323,27 @@ def _below_the_floor(
                 out.append(f'images of {smaller[0]}x{smaller[1]} ({gib(lowest.needs(batch, smaller))})')
                 break
     if not predictor.survey.amp:
-        mixed = apply_way(in_mixed_precision(config), lowest.way)
-        step = footprint(mixed, mode_of(mixed), amp=True, probe=predictor.survey.probe)
-        total = lowest.static_bytes + step.peak_at(batch, padded(config, size))
-        out.append(f'--amp ({gib(total)}, which {"fits" if total <= room else "does not fit alone"})')
+        total = _in_mixed_precision(config, predictor, lowest)
+        if total is not None and total <= room:
+            out.append(f'--amp ({gib(total)})')
     return (
         f'--memory {memory} is below the floor, {gib(lowest.total_bytes / (1 - RESERVE))}: a tenth stays free for what '
         f'no tensor holds, and {batch} images of {size[0]}x{size[1]} need {gib(lowest.total_bytes)} by {lowest.way}, '
         f'{gib(lowest.static_bytes)} of them before the step. '
-        + (f'What would do: {"; ".join(out)}' if out else 'No smaller batch or image fits')
+        + (
+            f'What would do: {"; ".join(out)}'
+            if out
+            else 'Neither a smaller batch nor smaller images nor --amp would do'
+        )
     )
+
+
+def _in_mixed_precision(config: Config, predictor: Predictor, lowest: Prediction) -> int | None:
+    """Bytes of everything by the same way in mixed precision; None where a CPU cannot tell."""
+    mixed = apply_way(in_half(config), lowest.way)
+    try:
+        step = footprint(mixed, mode_of(mixed), amp=True, probe=predictor.survey.probe)
+    except Exception:  # an operator without a kernel for bfloat16
+        return None
+    peak = step.peak_at(predictor.batch, padded(config, predictor.size))
+    return lowest.static_bytes + max(peak, fixed_bytes(mixed).stepping)

@@ -1,6 +1,6 @@
 """Memory and work of a training step at any input size, from one step on small images."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import ceil, lcm
 from typing import Any
 
@@ -20,15 +20,16 @@ from .training_step import TrainingStep
 # Not 2: a Faster R-CNN's 2 x 512 regions would have the shape of its head's weights.
 BATCH = 3
 Probe = tuple[int, tuple[int, int]]
-_FIXED, _BATCH, _AREA, _PAIRS = range(4)
+_FIXED, _BATCH, _IMAGE, _AREA, _PAIRS = range(5)
 
 
 class Footprint(LiveBytes):
     """Live bytes and floating-point operations of a step, split by how they grow with the input.
 
     A tensor of a parameter's shape (a gradient) does not grow; one whose elements are a multiple of the small image's
-    positions at stride 32, or of a pyramid's over it, grows with images and pixels; a multiple of their square,
-    attention over all pairs of positions, with images and pixels squared; any other (sampled regions, say) with images
+    positions at stride 32, or of a pyramid's over it, grows with images and pixels; unless it is no multiple of the
+    images: a single one's, which is not taken to shrink where there are fewer. A multiple of the positions' square,
+    attention over all pairs, grows with images and pixels squared; any other tensor (sampled regions, say) with images
     alone. What grows otherwise is not covered: attention between parts of the image whose number grows, say.
 
     Args:
@@ -51,9 +52,9 @@ class Footprint(LiveBytes):
         self._counts = _counts(size)
         self._shapes = {tuple(p.shape) for p in step.model.parameters()}
         self._kinds: dict[int, int] = {}
-        self._now = [0, 0, 0, 0]
+        self._now = [0, 0, 0, 0, 0]
         self._timeline: list[tuple[int, ...]] = []
-        self._flops = [0, 0, 0, 0]
+        self._flops = [0, 0, 0, 0, 0]
         self._marks: dict[str, int] = {}
         self._work: dict[str, tuple[int, ...]] = {}
 
@@ -71,7 +72,9 @@ class Footprint(LiveBytes):
         number = tensor.numel()
         if not number or all(number % count for count in self._counts):
             return _BATCH
-        return _PAIRS if number % self._counts[0] ** 2 == 0 else _AREA
+        if number % self._counts[0] ** 2 == 0:
+            return _PAIRS
+        return _IMAGE if number % self._images else _AREA
 
     def _allocated(self, key: int, tensor: Tensor, func: Any, change: int) -> None:
         self._now[self._kinds.setdefault(key, self._kind(tensor))] += change
@@ -104,9 +107,9 @@ class Footprint(LiveBytes):
         return TimeLine(np.array(self._timeline) @ growth, self._marks, work)
 
     def growth(self, batch: int, size: tuple[int, int]) -> np.ndarray:
-        """By which factor each of the four kinds of tensors grows for other images."""
+        """By which factor each kind of tensors grows for other images."""
         images, pixels = batch / self._images, size[0] * size[1] / (self._size[0] * self._size[1])
-        return np.array([1, images, images * pixels, images * pixels**2])
+        return np.array([1, images, max(1, images) * pixels, images * pixels, images * pixels**2])
 
     def peak_at(self, batch: int, size: tuple[int, int]) -> int:
         """The peak of live bytes beyond parameters, buffers and inputs, for other images."""
@@ -171,8 +174,8 @@ def small_probe(config: Config) -> Probe:
 
 
 def probing_step(config: Config, mode: Mode, probe: Probe, amp: bool) -> TrainingStep:
-    """A step on a probe's images, on the CPU; ``amp``: in mixed precision."""
-    return TrainingStep(config, mode, *probe, amp=torch.bfloat16 if amp else None)
+    """A step on a probe's images and with all regions, on the CPU; ``amp``: in mixed precision."""
+    return TrainingStep(config, mode, *probe, amp=torch.bfloat16 if amp else None, full_regions=True)
 
 
 def footprint(config: Config, mode: 'str | Mode', amp: bool = False, probe: 'Probe | None' = None) -> Footprint:
@@ -213,21 +216,33 @@ def static_bytes(
         copies: How many of both there are, averaged ones among them.
 
     Raises:
-        ValueError: ``optim_wrapper`` holds several optimizers.
+        ValueError: ``optim_wrapper`` names no optimizer.
     """
     from mmengine.registry import OPTIMIZERS
 
     parameters = list(parameters)
-    if 'optimizer' not in config.optim_wrapper:
-        raise ValueError('optim_wrapper names no optimizer of its own: the state of several cannot be predicted')
-    probe = torch.nn.Parameter(torch.zeros(7))
-    optimizer = OPTIMIZERS.build(dict(config.optim_wrapper.optimizer, params=[probe]))
-    probe.grad = torch.ones(7)
-    optimizer.step()
-    states = sum(isinstance(v, Tensor) and v.numel() == 7 for v in optimizer.state[probe].values())
+    wrappers = [config.optim_wrapper, *config.optim_wrapper.values()]
+    optimizers = [w['optimizer'] for w in wrappers if isinstance(w, Mapping) and w.get('optimizer') is not None]
+    if not optimizers:
+        raise ValueError('optim_wrapper names no optimizer: what its state takes cannot be predicted')
+    states = 0  # of several optimizers the most
+    for each in optimizers:
+        probe = torch.nn.Parameter(torch.zeros(7))
+        optimizer = OPTIMIZERS.build(dict(each, params=[probe]))
+        probe.grad = torch.ones(7)
+        optimizer.step()
+        states = max(states, sum(isinstance(v, Tensor) and v.numel() == 7 for v in optimizer.state[probe].values()))
     accumulates = config.optim_wrapper.get('accumulative_counts', 1) > 1
     buckets = config.get('launcher', 'none') != 'none'  # DDP's
     return (
         copies * sum(t.numel() * t.element_size() for t in (*parameters, *buffers))
         + (states + accumulates + buckets) * sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
     )  # fmt: skip
+
+
+def stepping_bytes(parameters: Iterable[torch.nn.Parameter]) -> int:
+    """Bytes beside parameters and optimizer state while an optimizer steps: all gradients, and about as much again.
+
+    On a GPU an optimizer's ``foreach`` step, PyTorch's default, makes a new tensor for each gradient.
+    """
+    return 2 * sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)

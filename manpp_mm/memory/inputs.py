@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -11,8 +12,8 @@ from mmengine.registry import MODELS, init_default_scope
 
 from ..backbones import local_class
 from ..backbones.config import with_cuts, without_networks
-from ..registered import named_class
-from .footprint import padded, static_bytes
+from ..registered import kind_of, named_class
+from .footprint import static_bytes, stepping_bytes
 
 Size = tuple[int, int]
 
@@ -24,8 +25,12 @@ def training_input(config: Config) -> tuple[int, Size]:
         ValueError: Its pipeline does not tell.
     """
     loader = config.train_dataloader
-    size = _loaded(loader.dataset)
+    size = _loaded(loader.dataset, config.get('default_scope') == 'mmseg')
     preprocessor = config.model.get('data_preprocessor') or {}
+    if size is not None and isinstance(size, _Turnable) and loader.batch_size > 1:
+        sampler = loader.get('batch_sampler')
+        if sampler is None or kind_of(sampler) != 'AspectRatioBatchSampler':
+            size = (max(size), max(size))  # a portrait and a landscape are padded to a square
     if preprocessor.get('size'):
         size = tuple(preprocessor['size'])
     for augment in preprocessor.get('batch_augments') or []:
@@ -34,38 +39,43 @@ def training_input(config: Config) -> tuple[int, Size]:
         raise ValueError(
             'the training pipeline names no image size (Resize or RandomCrop): give it, --input N H W of tools/fit.py'
         )
-    return loader.batch_size, size
+    return loader.batch_size, tuple(size)
 
 
-def _loaded(dataset: Mapping) -> Size | None:
+def in_mixed_precision(config: Config) -> bool:
+    """Whether a config trains in mixed precision."""
+    return kind_of(config.get('optim_wrapper') or {}) == 'AmpOptimWrapper'
+
+
+class _Turnable(tuple):
+    """Height and width of a landscape; a portrait may come instead."""
+
+
+def _loaded(dataset: Mapping, segments: bool) -> Size | None:
     """Size of a data set's images; of several sets' the largest."""
     parts = [dataset['dataset']] if 'dataset' in dataset else list(dataset.get('datasets') or [])
-    sizes = [size for size in map(_loaded, parts) if size is not None]
-    return _transformed(dataset.get('pipeline') or [], max(sizes, key=_area, default=None))
+    sizes = [size for size in (_loaded(part, segments) for part in parts) if size is not None]
+    return _transformed(dataset.get('pipeline') or [], max(sizes, key=_area, default=None), segments)
 
 
-def _transformed(pipeline: Iterable[Mapping], size: Size | None) -> Size | None:
+def _transformed(pipeline: Iterable[Mapping], size: Size | None, segments: bool) -> Size | None:
     for transform in pipeline:
-        size = _after(transform, size)
+        size = _after(transform, size, segments)
     return size
 
 
-def _after(transform: Mapping, size: Size | None) -> Size | None:
+def _after(transform: Mapping, size: Size | None, segments: bool) -> Size | None:
     """Height and width after a transform."""
-    kind = transform['type'] if isinstance(transform['type'], str) else transform['type'].__name__
-    kind = kind.rpartition('.')[2]
+    kind = kind_of(transform)
     if kind in ('Resize', 'RandomChoiceResize', 'RandomResize', 'FixScaleResize', 'ResizeShortestEdge'):
         return _resized(transform, size)
     if kind in ('RandomCrop', 'RandomCenterCropPad', 'RandomResizedCrop'):
-        crop = transform.get('crop_size') or transform.get('scale')
-        crop = (crop, crop) if isinstance(crop, int) else crop
-        if crop is None or isinstance(crop[0], float):  # a share of the image
-            return size
-        padded_up = kind != 'RandomCrop'
-        return tuple(crop) if size is None or padded_up else tuple(map(min, crop, size))
+        return _cropped(kind, transform, size, segments)
     if kind == 'Pad' and transform.get('size'):
         width, height = transform['size']
         return (height, width)
+    if kind == 'Pad' and transform.get('pad_to_square') and size is not None:
+        return (max(size), max(size))
     if kind in ('Mosaic', 'CachedMosaic', 'RandomMosaic'):
         width, height = transform['img_scale']
         return (2 * height, 2 * width)
@@ -73,9 +83,23 @@ def _after(transform: Mapping, size: Size | None) -> Size | None:
         height, width = transform.get('border') or (0, 0)
         return (size[0] + 2 * height, size[1] + 2 * width)
     if kind == 'RandomChoice':
-        branches = (_transformed(branch, size) for branch in transform['transforms'])
+        branches = (_transformed(branch, size, segments) for branch in transform['transforms'])
         return max((branch for branch in branches if branch is not None), key=_area, default=size)
     return size
+
+
+def _cropped(kind: str, transform: Mapping, size: Size | None, segments: bool) -> Size | None:
+    crop = transform.get('crop_size') or transform.get('scale')
+    crop = (crop, crop) if isinstance(crop, int) else crop
+    if crop is None or isinstance(crop[0], float):  # a share of the image
+        return size
+    if transform.get('crop_type') == 'absolute_range':  # from, to, for either side
+        crop = (crop[1], crop[1])
+    elif kind == 'RandomCrop' and not segments:
+        crop = crop[::-1]  # MMDetection's is width, height
+    limits = size is not None and kind == 'RandomCrop'
+    found = tuple(map(min, crop, size)) if limits else tuple(crop)
+    return _Turnable(found) if limits and isinstance(size, _Turnable) and found[0] < found[1] else found
 
 
 def _resized(transform: Mapping, size: Size | None) -> Size | None:
@@ -87,24 +111,26 @@ def _resized(transform: Mapping, size: Size | None) -> Size | None:
     longest = transform.get('max_size')
     if longest is not None:  # scales are lengths of the shorter side
         shorter = max(max(s) if isinstance(s, Sequence) else s for s in scales)
-        return (shorter, longest)
+        return _Turnable((shorter, longest))
     sizes = []
+    # With their ratio kept, the scale's longer side is a limit of the images' longer side.
+    keeps = transform.get('keep_ratio', transform.get('resize_cfg', {}).get('keep_ratio', True))
     for scale in scales:
         width, height = (scale, scale) if isinstance(scale, int) else scale
         if width < 0 or height < 0:
             return None  # one side alone: the images decide
-        # With their ratio kept, the scale's longer side is a limit of the images' longer side.
-        keeps = transform.get('keep_ratio', transform.get('resize_cfg', {}).get('keep_ratio', True))
         sizes.append((min(width, height), max(width, height)) if keeps else (height, width))
-    return _scaled(max(sizes, key=_area), max(transform.get('ratio_range') or (1,)))
+    found = _scaled(max(sizes, key=_area), max(transform.get('ratio_range') or (1,)))
+    return _Turnable(found) if keeps and found[0] != found[1] else found
 
 
 def _batch_augmented(augment: Mapping, size: Size | None) -> Size | None:
-    if augment['type'] == 'BatchFixedSizePad':
+    kind = kind_of(augment)
+    if kind == 'BatchFixedSizePad':
         return tuple(augment['size']) if size is None else tuple(map(max, augment['size'], size))
-    if augment['type'] == 'BatchResize':
+    if kind == 'BatchResize':
         return (min(augment['scale']), max(augment['scale']))
-    if augment['type'] == 'BatchSyncRandomResize' and size is not None:
+    if kind == 'BatchSyncRandomResize' and size is not None:
         height = max(augment['random_size_range'])
         return (height, round(height * size[1] / size[0]))
     return size
@@ -118,17 +144,32 @@ def _scaled(size: Size, factor: float) -> Size:
     return (ceil(size[0] * factor), ceil(size[1] * factor))
 
 
-def bytes_before_step(config: Config, batch: int, size: Size, local: bool) -> int:
-    """Bytes of parameters, buffers, optimizer state and a batch of images; ``local``: see :func:`model_bytes`."""
-    return model_bytes(config, local) + batch * input_bytes(padded(config, size))
+@dataclass(frozen=True)
+class FixedBytes:
+    """Bytes that do not depend on the images.
+
+    Attributes:
+        static: Parameters, buffers, optimizer state, averaged weights.
+        stepping: What is alive beside them while the optimizer steps.
+    """
+
+    static: int
+    stepping: int
+
+    def before(self, batch: int, size: Size) -> int:
+        """Bytes before a step on a batch of images of a height and width in pixels, padded ones."""
+        return self.static + batch * 3 * 4 * size[0] * size[1]
 
 
-def model_bytes(config: Config, local: bool = True) -> int:
-    """Bytes of a model's parameters, buffers, optimizer state and averaged weights.
+def fixed_bytes(config: Config, local: bool = True) -> FixedBytes:
+    """Bytes of a config's model that do not depend on its images.
 
     Args:
         config: A detector's or segmentor's.
         local: Whether a local backbone's auxiliary networks count.
+
+    Raises:
+        ValueError: ``optim_wrapper`` names no optimizer.
     """
     init_default_scope(config.get('default_scope', 'mmengine'))
     model = copy.deepcopy(config.model)
@@ -136,13 +177,11 @@ def model_bytes(config: Config, local: bool = True) -> int:
         model.backbone = without_networks(with_cuts(model.backbone, []))
     built = MODELS.build(model)
     copies = 1 + sum(_averages(hook, config) for hook in config.get('custom_hooks') or [])
-    return static_bytes(config, built.parameters(), built.buffers(), copies)
+    return FixedBytes(
+        static_bytes(config, built.parameters(), built.buffers(), copies), stepping_bytes(built.parameters())
+    )
 
 
 def _averages(hook: Mapping, config: Config) -> bool:
     kind: Any = named_class(hook['type'], 'hook', config.get('default_scope'))
     return kind is not None and issubclass(kind, EMAHook)
-
-
-def input_bytes(size: Size) -> int:
-    return 3 * 4 * size[0] * size[1]

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -19,13 +19,15 @@ from ..methods import MODE_OF, Way, apply_way, method_of, twin_of
 from ..mode import END_TO_END, Mode
 from .choose import choose_plan, least_again
 from .footprint import Footprint, Probe, footprint, padded, probing_step, small_probe
-from .inputs import Size, input_bytes, model_bytes
+from .inputs import FixedBytes, Size, fixed_bytes, in_mixed_precision
 from .profile import ExactProfile, LocalProfile
 
-TRUSTED = 0.1
-"""By how much the prediction of a step on larger images may be off; beyond it real steps are measured."""
+TRUSTED = 0.05
+"""By how much the prediction of an end-to-end step on images of four times the pixels may be off; beyond it real steps
+are measured. Where the backbone no longer holds the peak, the same bytes weigh about twice as much."""
 
 _Needs = Callable[[int, Size], int]
+_Peak = Callable[[int, Size], float]
 
 
 @dataclass
@@ -34,7 +36,7 @@ class Prediction:
 
     Attributes:
         way: The way.
-        peak_bytes: Peak beyond what is there before the step.
+        peak_bytes: Peak beyond what is there before the step, that of the optimizer's step included.
         static_bytes: What is there before the step: parameters, buffers, optimizer state, images.
         work: Floating-point operations relative to end-to-end training.
         needs: Bytes of everything for other images, with the cuts that are best for them.
@@ -73,47 +75,66 @@ class Survey:
 
     Attributes:
         measured: Why steps on small images do not tell, and real ones are measured; '' where they do.
+
+    Raises:
+        ValueError: The model has no backbone of its own, or a real step does not run either.
     """
 
     def __init__(self, config: Config, batch: int, size: Size) -> None:
+        if not config.model.get('backbone'):
+            raise ValueError(
+                f'model.type={config.model.get("type")!r} has no backbone of its own (model.backbone): such models '
+                'cannot be fitted'
+            )
         self.config = config
-        self.amp = (config.optim_wrapper or {}).get('type') == 'AmpOptimWrapper'
+        self.amp = in_mixed_precision(config)
         self.plain = apply_way(config, Way('end_to_end', END_TO_END))
         self.probe: Probe = small_probe(self.plain)
-        self.measured = ''
+        self.measured = self._doubt()
+        if self.measured:
+            self.probe = (batch, padded(self.plain, size))
+            try:
+                self._take_step()
+            except Exception as error:
+                raise ValueError(
+                    f'{self.measured}, and a step on {_words(self.probe)} fails, too ({type(error).__name__}: '
+                    f'{_line(error)}). Images of another size: --input N H W of tools/fit.py'
+                ) from error
+
+    def _doubt(self) -> str:
+        """Take a step on small images, and why it does not tell; '' if it does."""
         try:
             self._take_step()
         except Exception as error:  # whatever a model does on images that it is not made for
-            self.measured = f'a step on {_words(self.probe)} fails ({type(error).__name__}: {_line(error)})'
-        else:
-            images, (height, width) = self.probe
-            other = images - 1, (2 * height, width)
+            return f'a step on {_words(self.probe)} fails ({type(error).__name__}: {_line(error)})'
+        images, (height, width) = self.probe
+        other = images - 1, (2 * height, 2 * width)
+        try:
             found = footprint(self.plain, mode_of(self.plain), self.amp, other).peak_at(*other)
-            factor = self.step.peak_at(*other) / found
-            if abs(factor - 1) > TRUSTED:
-                self.measured = (
-                    f'from {_words(self.probe)} a step on {_words(other)} is predicted to take {factor:.2f} of what it '
-                    'does'
-                )
-        if self.measured:
-            self.probe = (batch, padded(self.plain, size))
-            self._take_step()
+        except Exception as error:
+            return f'a step on {_words(other)} fails ({type(error).__name__}: {_line(error)})'
+        factor = self.step.peak_at(*other) / found
+        if abs(factor - 1) <= TRUSTED:
+            return ''
+        return f'the prediction for {_words(other)} is {factor:.2f} of what they take'
 
     def _take_step(self) -> None:
         step = probing_step(self.plain, mode_of(self.plain), self.probe, self.amp)
         names = spared_modules(step.model)
         modules = dict(step.model.named_modules())
         ran: set[str] = set()
-        calls = _Calls(step.model.backbone) if hasattr(step.model, 'backbone') else None
+        calls = _Calls(step.model.backbone)
         for name in names:
             modules[name].register_forward_pre_hook(lambda *_, name=name: ran.add(name))
         with Footprint(step, self.probe) as self.step:
             step.run()
+        self.trains = any(p.requires_grad for p in step.model.backbone.parameters())
+        """Whether anything of the backbone trains."""
         self.early = tuple(early_heads(step.model))
         """Heads whose losses can be taken early."""
         self.modules = tuple(name for name in names if name in ran)
         """Neck and heads that can be checkpointed."""
-        self.parts = tuple(f'backbone.{name}' for name in calls.names) if calls else ()
+        self.parts = tuple(f'backbone.{name}' for name in calls.names)
         """Modules of a backbone that is none of a family's, which can be checkpointed one by one."""
 
 
@@ -175,7 +196,8 @@ class Predictor:
         self.survey = Survey(config, batch, size)
         self.faults: list[str] = []
         """Ways that were not possible, and why."""
-        self.family = twin_of(config)
+        self.family = twin_of(config) if self.survey.trains else None
+        """The local backbone that ways with blocks need; None where there is none, or nothing of it trains."""
         self._reference = self.survey.step.flops_at(batch, padded(config, size))
 
     def predictions(
@@ -195,7 +217,7 @@ class Predictor:
         if 'end_to_end' in methods:
             plain = Way('end_to_end', END_TO_END)
             found.append(self._whole(plain, self.survey.step, self.survey.plain))
-        own = bool((self.config.model.get('backbone') or {}).get('with_cp')) and local_class(self.config) is not None
+        own = bool(self.config.model.backbone.get('with_cp'))  # who set it keeps it
         for (early, modules, spare), checkpointed in product(self._levels(), (True,) if own else (False, True)):
 
             def way(
@@ -243,34 +265,29 @@ class Predictor:
             return self._without_family(whole, way) if whole in methods else []
         if whole not in methods and 'exact' not in methods:
             return []
-        uncut = way('exact', ())
-        config = apply_way(self.config, uncut)
+        config = apply_way(self.config, way('exact', ()))
         profile = ExactProfile(config, self.survey.amp, self.survey.probe)
         found = []
         if whole in methods:
             plain = way(whole, () if checkpointed else None)
             if plain != Way('end_to_end', END_TO_END):  # which is there already
                 found.append(self._whole(plain, profile.step, config))
-        if 'exact' in methods and keep_cuts:
-            kept = way('exact', own_cuts(self.config))
-            config = apply_way(self.config, kept)
-            found.append(
-                self._whole(kept, footprint(config, mode_of(config), self.survey.amp, self.survey.probe), config)
-            )
-        elif 'exact' in methods:
-            fixed = model_bytes(config)
-            static = fixed + self.batch * input_bytes(padded(config, self.size))
-            if found and checkpointed and self.room is not None and found[-1].total_bytes <= self.room:
-                return found  # a cut besides would only cost work
-            plan = least_again(profile.plans(self.batch, self.size)[1:], static, self.room)
+        if 'exact' not in methods:
+            return found
+        if keep_cuts:
+            return [*found, self._taken(way('exact', own_cuts(self.config)))]
+        fixed = fixed_bytes(config)
+        plans = profile.plans(self.batch, self.size)[1:]
+        enough = found and checkpointed and self.room is not None and found[-1].total_bytes <= self.room
+        if not plans or enough:
+            return found  # a single unit trains, or a cut besides would only cost work
+        plan = least_again(plans, self._before(fixed, config), self.room)
 
-            def needs(batch: int, size: Size) -> int:
-                lowest = min(plan.peak_bytes for plan in profile.plans(batch, size))
-                return fixed + batch * input_bytes(padded(config, size)) + lowest
+        def lowest(batch: int, size: Size) -> float:
+            return min(each.peak_bytes for each in profile.plans(batch, size))
 
-            work = profile.step.flops_at(self.batch, padded(config, self.size)) + plan.work
-            found.append(Prediction(way('exact', plan.cuts), plan.peak_bytes, static, work / self._reference, needs))
-        return found
+        work = profile.step.flops_at(self.batch, padded(config, self.size)) + plan.work
+        return [*found, self._prediction(way('exact', plan.cuts), config, fixed, lowest, work, plan.peak_bytes)]
 
     def _without_family(self, whole: str, way: Callable[..., Way]) -> list[Prediction]:
         """The ways of a backbone that is none of a family's: its parts are checkpointed by name."""
@@ -281,46 +298,61 @@ class Predictor:
             found = Way(found.method, found.mode, None, None, found.early, (*self.survey.parts, *found.modules))
         if not found.early and not found.modules:
             return []  # as it is, which is there already
-        config = apply_way(self.config, found)
-        return [self._whole(found, footprint(config, mode_of(config), self.survey.amp, self.survey.probe), config)]
+        return [self._taken(found)]
 
     def _local_ways(self, method: str, way: Callable[..., Way], keep_cuts: bool) -> list[Prediction]:
         """Block-local training, its cuts planned."""
-        uncut = way(method, ())
         if keep_cuts:
-            kept = way(method, own_cuts(self.config))
-        else:
-            config = apply_way(self.config, uncut)
-            profile = LocalProfile(config, self.survey.amp, self.survey.probe)
-            plans = profile.plans(self.batch, self.size)[1:]  # with a cut at least
-            plan = choose_plan(plans, self._static(config, networks=False), self.room)
-            kept = way(method, plan.cuts)
-        config = apply_way(self.config, kept)
-        step = footprint(config, mode_of(config), self.survey.amp, self.survey.probe)
-        return [self._whole(kept, step, config)]
+            return [self._taken(way(method, own_cuts(self.config)))]
+        config = apply_way(self.config, way(method, ()))
+        profile = LocalProfile(config, self.survey.amp, self.survey.probe)
+        plans = profile.plans(self.batch, self.size)[1:]
+        if not plans:
+            raise ValueError('a single unit of the backbone trains: there is no place for a cut')
+        fixed = fixed_bytes(config, local=False)
+        plan = choose_plan(plans, self._before(fixed, config), self.room)
 
-    def _static(self, config: Config, networks: bool = True) -> int:
-        return model_bytes(config, networks) + self.batch * input_bytes(padded(config, self.size))
+        def lowest(batch: int, size: Size) -> float:
+            return min(each.auxiliary_bytes + each.peak_bytes for each in profile.plans(batch, size)[1:])
+
+        taken = self._taken(way(method, plan.cuts))
+        return [replace(taken, needs=self._needs(config, fixed, lowest))]
+
+    def _taken(self, way: Way) -> Prediction:
+        """What a step in a way says."""
+        config = apply_way(self.config, way)
+        return self._whole(way, footprint(config, mode_of(config), self.survey.amp, self.survey.probe), config)
 
     def _whole(self, way: Way, step: Footprint, config: Config) -> Prediction:
         """What a step's own footprint says."""
-        fixed = model_bytes(config)
-
-        def needs(batch: int, size: Size) -> int:
-            size = padded(config, size)
-            return fixed + batch * input_bytes(size) + step.peak_at(batch, size)
-
         size = padded(config, self.size)
+        work = step.flops_at(self.batch, size)
+        return self._prediction(way, config, fixed_bytes(config), step.peak_at, work, step.peak_at(self.batch, size))
+
+    def _prediction(
+        self, way: Way, config: Config, fixed: FixedBytes, peak_at: _Peak, work: float, peak: int
+    ) -> Prediction:
         return Prediction(
             way,
-            step.peak_at(self.batch, size),
-            fixed + self.batch * input_bytes(size),
-            step.flops_at(self.batch, size) / self._reference,
-            needs,
+            max(peak, fixed.stepping),
+            self._before(fixed, config),
+            work / self._reference,
+            self._needs(config, fixed, peak_at),
         )
 
+    def _before(self, fixed: FixedBytes, config: Config) -> int:
+        return fixed.before(self.batch, padded(config, self.size))
 
-def in_mixed_precision(config: Config) -> Config:
+    @staticmethod
+    def _needs(config: Config, fixed: FixedBytes, peak_at: _Peak) -> _Needs:
+        def needs(batch: int, size: Size) -> int:
+            size = padded(config, size)
+            return fixed.before(batch, size) + max(round(peak_at(batch, size)), fixed.stepping)
+
+        return needs
+
+
+def in_half(config: Config) -> Config:
     """A copy of a config that trains in mixed precision."""
     config = copy.deepcopy(config)
     config.optim_wrapper.type = 'AmpOptimWrapper'
@@ -346,7 +378,7 @@ def methods_for(config: Config, method: str | None, every: bool = False) -> tupl
 
 def _words(probe: Probe) -> str:
     images, (height, width) = probe
-    return f'{images} images of {height}x{width}'
+    return f'{images} image{"s" if images > 1 else ""} of {height}x{width}'
 
 
 def _line(error: Exception) -> str:

@@ -122,4 +122,4 @@ def ways_table(found: 'Sequence[Prediction]', room: int | None, size: tuple[int,
 
 def gib(number: float) -> str:
     """A number of bytes in words."""
-    return f'{number / 2**30:.2f} GiB'
+    return f'{number / 2**30:.2f} GiB' if number >= 2**30 else f'{number / 2**20:.0f} MiB'

@@ -21,9 +21,10 @@ from ..hooks import CheckpointModulesHook, EarlyLossHook, LocalLearningHook
 from ..hooks.model_hook import ModelHook
 from ..hooks.sparing import early_heads, spared_modules
 from ..mode import Mode
-from ..registered import named_class
+from ..registered import kind_of, named_class
 from .counts import StepCounts
 from .drawn import drawn_batch
+from .full_regions import fill_regions
 from .gpu_casts import GpuCasts
 from .live_bytes import Held, PeakRecorder
 
@@ -40,6 +41,7 @@ class TrainingStep:
         seed: Of the weights and a segmentor's images and targets; a detector's are always the same.
         amp: None for float32, or the floating-point type of automatic mixed precision: float16 needs a GPU, with
             bfloat16 a CPU casts what a GPU would cast (:class:`GpuCasts`).
+        full_regions: Whether a two-stage detector's head sees as many regions as it may come to (:func:`fill_regions`).
 
     Raises:
         ValueError: An unknown mode, a mode or precision that needs a GPU, or a local or exact mode of a config without
@@ -55,6 +57,7 @@ class TrainingStep:
         device: str = 'cpu',
         seed: int = 0,
         amp: torch.dtype | None = None,
+        full_regions: bool = False,
     ) -> None:
         mode = Mode.parse(mode)
         if device == 'cpu' and (amp is torch.float16 or mode.offloaded):
@@ -84,6 +87,8 @@ class TrainingStep:
         with without_init_log():
             self.model.init_weights()
         self.model.train()
+        if full_regions:
+            fill_regions(self.model)
         if mode.frozen:
             self.model.backbone.requires_grad_(False)
         self._optim_wrapper = _optim_wrapper(self.model, amp)
@@ -214,7 +219,7 @@ def _of_size(preprocessor: Mapping, size: tuple[int, int]) -> dict:
     if found.get('size') is not None:
         found['size'] = size  # a segmentor pads to it
     if found.get('batch_augments'):
-        found['batch_augments'] = [each for each in found['batch_augments'] if each['type'] not in _RESIZING]
+        found['batch_augments'] = [each for each in found['batch_augments'] if kind_of(each) not in _RESIZING]
     return found
 
 

@@ -83,7 +83,7 @@ def test_a_memory_that_cannot_be_predicted_stops_nothing():
     config.train_dataloader.dataset.pipeline = [dict(type='Resize', scale_factor=0.5)]
     assert predict(config).startswith('The memory of a step cannot be predicted: ValueError: the training pipeline')
     config = detector_config()
-    config.optim_wrapper = dict(constructor='Several', backbone=config.optim_wrapper)
+    config.optim_wrapper = dict(type='OptimWrapper')
     assert predict(config).startswith('The memory of a step cannot be predicted: ')
     assert predict(Config(dict(model=dict(backbone=dict(type='ResNet'))))) == ''
 

@@ -44,8 +44,10 @@ def with_pipeline(*transforms: dict) -> Config:
         ([dict(type='RandomResize', scale=(200, 100), ratio_range=(0.5, 2.0))], (200, 400)),
         (
             [dict(type='Resize', scale=(400, 200)), dict(type='RandomCrop', crop_size=(128, 512))],
-            (128, 400),
+            (200, 128),  # MMDetection's crop_size is width, height
         ),
+        ([dict(type='RandomCrop', crop_type='absolute_range', crop_size=(384, 600))], (600, 600)),
+        ([dict(type='Resize', scale=(400, 200)), dict(type='Pad', pad_to_square=True)], (400, 400)),
         ([dict(type='RandomChoiceResize', scales=[480, 640], max_size=900)], (640, 900)),
         ([dict(type='Resize', scale=(320, 256)), dict(type='Pad', size=(640, 512))], (512, 640)),
         (
@@ -65,6 +67,14 @@ def test_of_transforms(transforms, expected):
 def test_images_that_decide_themselves(transform):
     with pytest.raises(ValueError, match='names no image size .* give it, --input N H W of tools/fit.py'):
         training_input(with_pipeline(transform))
+
+
+def test_portraits_and_landscapes_in_one_batch_are_padded_to_a_square():
+    config = with_pipeline(dict(type='Resize', scale=(400, 200), keep_ratio=True))
+    config.train_dataloader.batch_sampler = None
+    assert training_input(config) == (2, (400, 400))
+    config.train_dataloader.batch_size = 1
+    assert training_input(config) == (1, (200, 400))
 
 
 def test_of_a_segmentor_that_pads():

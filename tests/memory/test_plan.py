@@ -11,7 +11,7 @@ from manpp_mm.backbones.config import with_cuts
 from manpp_mm.memory import TrainingStep
 from manpp_mm.memory.choose import NEARLY, choose_plan, least_again
 from manpp_mm.memory.footprint import footprint, small_size
-from manpp_mm.memory.inputs import model_bytes
+from manpp_mm.memory.inputs import fixed_bytes
 from manpp_mm.memory.plan import Plan
 from manpp_mm.memory.predict import own_cuts
 from manpp_mm.memory.profile import ExactProfile, LocalProfile
@@ -141,23 +141,23 @@ def test_a_configs_own_cuts():
 
 def test_gradients_that_accumulation_keeps_count():
     config = segmentor_config()
-    once = model_bytes(config, local=False)
+    once = fixed_bytes(config, local=False).static
     config.optim_wrapper.accumulative_counts = 4
     model = build(segmentor_config(gradient='exact'), hooked=False)
     kept = sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
-    assert model_bytes(config, local=False) - once == kept
+    assert fixed_bytes(config, local=False).static - once == kept
 
 
 def test_averaged_weights_and_buckets_count():
     config = segmentor_config()
-    once = model_bytes(config)
+    once = fixed_bytes(config).static
     model = build(segmentor_config(), hooked=False)
     weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     trained = sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
     config.custom_hooks = [dict(type='EMAHook')]
-    assert model_bytes(config) - once == weights
+    assert fixed_bytes(config).static - once == weights
     config.launcher = 'pytorch'
-    assert model_bytes(config) - once == weights + trained
+    assert fixed_bytes(config).static - once == weights + trained
 
 
 @pytest.mark.parametrize('keys', [dict(local_blocks='auto', cuts=None), dict(memory_budget='6GiB')])
