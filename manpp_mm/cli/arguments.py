@@ -32,7 +32,8 @@ def add_fitting_arguments(parser: argparse.ArgumentParser) -> None:
         '--memory',
         metavar='SIZE',
         help="train within so much memory on the device: '8GiB', or 'auto' for what it has free; a tenth of it stays "
-        "free for what no tensor holds. Without --method by the fastest way that keeps end-to-end training's gradients",
+        'free for what no tensor holds. Without --method this takes the way with the least work that keeps end-to-end '
+        "training's gradients",
     )
     parser.add_argument('--method', help=f'train by this method, planned to fit: {", ".join(METHODS)}')
 
