@@ -4,6 +4,9 @@ python tools/test.py configs/faster_rcnn_r50_manpp_coco.py work_dirs/faster_rcnn
 """
 
 import argparse
+import sys
+
+from mmengine.config import Config
 
 from manpp_mm.checkpoint_file import check_checkpoint_file, check_fits
 from manpp_mm.cli import arguments
@@ -24,8 +27,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
+def prepared(args: argparse.Namespace) -> Config:
+    """The config as it is to be tested."""
     check_checkpoint_file(args.checkpoint, 'checkpoint')
     config = arguments.load_config(args)
     config.load_from = args.checkpoint
@@ -37,6 +40,15 @@ def main() -> None:
     if args.out is not None:
         arguments.enable_output(config, args.out)
     check_data(config, 'test')
+    return config
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        config = prepared(args)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'error: {error}')
     runner = running.build_runner(config)
     check_fits(runner.model, args.checkpoint)
     runner.test()

@@ -7,6 +7,8 @@ python tools/train.py configs/faster_rcnn_r50_manpp_coco.py
 import argparse
 import sys
 
+from mmengine.config import Config
+
 from manpp_mm.checkpoint_file import check_checkpoint_file
 from manpp_mm.cli import arguments
 from manpp_mm.cli import runner as running
@@ -30,8 +32,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def main() -> None:
-    args = parse_args()
+def prepared(args: argparse.Namespace) -> tuple[Config, str]:
+    """The config as it is to be trained, and what the log is to say of its memory."""
     config = arguments.load_config(args)
     if args.amp:
         arguments.enable_amp(config)
@@ -43,13 +45,18 @@ def main() -> None:
     check_data(config, 'train', 'val')
     check_crop(config)
     resumed = running.checkpoint_to_resume(config)
+    return running.prepare(config, resumed, predict=True, memory=args.memory, method=args.method)
+
+
+def main() -> None:
+    args = parse_args()
     try:
-        config, prediction = running.prepare(config, resumed, predict=True, memory=args.memory, method=args.method)
-    except ValueError as error:
+        config, words = prepared(args)
+    except (FileNotFoundError, ValueError) as error:
         sys.exit(f'error: {error}')
     runner = running.build_runner(config)
-    if prediction:
-        runner.logger.info(prediction)
+    if words:
+        runner.logger.info(words)
     runner.train()
 
 

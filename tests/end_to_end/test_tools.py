@@ -3,11 +3,16 @@
 import json
 import os
 import pickle
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 from processes import execute, free_port
+
+from manpp_mm.methods import method_of
+from manpp_mm.publish import publish
 
 SHORT = [
     'train_cfg.max_epochs=1', 'train_cfg.val_interval=1', 'default_hooks.logger.interval=1',
@@ -43,6 +48,33 @@ def test_demo_data_is_deterministic_and_as_promised(data, tmp_path):
     assert len(content['categories']) == 5
     counts = [sum(a['image_id'] == image['id'] for a in content['annotations']) for image in content['images']]
     assert all(1 <= n <= 8 for n in counts)
+
+
+@pytest.mark.slow
+def test_fit_train_resume_and_publish(data, tmp_path):
+    """A plain config and one flag; what lies in the work folder goes on by itself."""
+    work, config = tmp_path / 'work', tmp_path / 'plain.py'
+    config.write_text(f"_base_ = '{Path('configs/demo_faster_rcnn_r18_end_to_end.py').absolute()}'")
+    train = [sys.executable, 'tools/train.py', config, '--method', 'exact', '--memory', '2GiB', '--work-dir', work]
+    output = run(data, *train, '--cfg-options', *SHORT)
+    assert re.search(r'Fitted to 2GiB: exact_early_loss, the least work of the method exact that fits\ncuts=', output)
+    assert 'LocalResNet trains by exact gradients' in output
+    written = Config.fromfile(work / 'plain.py')
+    assert method_of(written) == written.manpp_plan.method == 'exact'
+    again = [sys.executable, 'tools/train.py', work / 'plain.py', '--resume', '--work-dir', work]
+    run(data, *again, '--cfg-options', 'train_cfg.max_epochs=2')
+    checkpoint = work / 'epoch_2.pth'
+    assert publish(checkpoint, tmp_path / 'a.pth').is_file()
+    for flags, message in [
+        (('--method', 'exakt'), "error: method 'exakt' is none of end_to_end"),
+        (('--resume', '--method', 'manpp'), "was trained by the method 'exact', and a resumed run goes on as it began"),
+    ]:
+        done = execute(
+            sys.executable, 'tools/train.py', config, '--work-dir', work, *flags, DEMO_ROOT=str(data / 'data')
+        )
+        assert done.returncode == 1
+        assert message in done.stderr.splitlines()[-1]
+        assert checkpoint.is_file()
 
 
 @pytest.mark.slow
