@@ -88,7 +88,7 @@ def test_cuts_are_planned_once_for_all(tmp_path):
     config.log_level = 'INFO'
     records = train(config, tmp_path)
     logs = [path.read_text() for path in tmp_path.glob('work/*/*.log')]
-    assert sum('Planned cuts' in log for log in logs) == 1
+    assert sum('INFO - Fitted: manpp' in log for log in logs) == 1
     assert any('auxiliary' in name for name in records[0]['final'])
 
 
