@@ -38,7 +38,6 @@ def test_deeplabv3():
     ('name', 'size'),
     [
         ('fcos_r50_manpp_coco.py', (400, 672)),
-        ('mask_rcnn_r50_manpp_coco.py', (400, 672)),
         ('pspnet_r50_manpp_cityscapes.py', (256, 512)),
         ('deeplabv3plus_r101_manpp_cityscapes.py', (256, 512)),
     ],
