@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +82,6 @@ class Way:
     def same_gradients(self) -> bool:
         """Whether the gradients are end-to-end training's."""
         return not self.mode.local
-
-    def with_cuts(self, cuts: Iterable[Sequence[int]]) -> 'Way':
-        """The same with other cuts."""
-        return replace(self, cuts=tuple(tuple(cut) for cut in cuts))
 
     def as_dict(self) -> dict[str, Any]:
         """For a config."""
@@ -179,22 +175,21 @@ def _make_local(config: Config, twin: type[LocalBackbone], way: Way, was_local: 
     else:
         backbone['gradient'] = EXACT.backbone
         backbone.pop('auxiliary', None)
-    fragment = fragment_of(twin)
     if not was_local:
+        fragment = fragment_of(twin)
         prefix = f'{twin.auxiliary_type.registry.scope}.' if '.' in str(backbone.type) else ''
         known = named_class(prefix + twin.__name__, 'model', config.get('default_scope')) is twin
         backbone['type'] = (
             prefix + twin.__name__ if known and isinstance(backbone.type, str) else f'{twin.__module__}.{twin.__name__}'
         )
-        hooks = [hook for hook in fragment['manpp_hooks'] if way.mode.local or not _auxiliary_only(hook, config)]
-        config.custom_hooks = [*(config.get('custom_hooks') or []), *copy.deepcopy(hooks)]
+        config.custom_hooks = [*(config.get('custom_hooks') or []), *copy.deepcopy(fragment['manpp_hooks'])]
         checkpoint = (config.get('default_hooks') or {}).get('checkpoint')
         if checkpoint and named_class(checkpoint['type'], 'hook', config.get('default_scope')) is CheckpointHook:
             checkpoint.update(fragment['manpp_default_hooks']['checkpoint'])
-    elif not way.mode.local:
+        if way.mode.local:
+            _add_networks(config, twin, way, fragment)
+    if not way.mode.local:
         config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if not _auxiliary_only(hook, config)]
-    if way.mode.local and not was_local:
-        _add_networks(config, twin, way, fragment)
 
 
 def _add_networks(config: Config, twin: type[LocalBackbone], way: Way, fragment: Config) -> None:
@@ -218,7 +213,7 @@ def _add_networks(config: Config, twin: type[LocalBackbone], way: Way, fragment:
     wrapper = config.get('optim_wrapper')
     if wrapper is None:
         return  # it is only tested
-    paramwise = wrapper.setdefault('paramwise_cfg', ConfigDict()) or ConfigDict()
+    paramwise = ConfigDict(wrapper.get('paramwise_cfg') or {})
     own = fragment['manpp_swin_paramwise' if swin else 'manpp_paramwise']
     paramwise['custom_keys'] = ConfigDict({**own['custom_keys'], **(paramwise.get('custom_keys') or {})})
     wrapper['paramwise_cfg'] = paramwise

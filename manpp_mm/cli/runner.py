@@ -49,7 +49,7 @@ def prepare(
         RuntimeError: In other processes: the first one could not plan.
     """
     first = first_process(config)
-    shares = not (checkpoint is None and memory is None and method is None) or needs_plan(config)
+    shares = needs_plan(config) or any(each is not None for each in (checkpoint, memory, method))
     fitted, words, error = config, '', None
     if first:
         try:

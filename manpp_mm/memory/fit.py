@@ -59,15 +59,15 @@ def fit(
     budget = budget_bytes(memory)
     if batch_size not in (None, 'auto') or (batch_size and budget is None):
         raise ValueError(f"batch_size={batch_size!r}: 'auto' finds the largest within memory, else leave it out")
-    batch, *size = inputs or _flat(training_input(config))
-    predictor = Predictor(config, batch, tuple(size), room_in(budget))
+    batch, size = (inputs[0], tuple(inputs[1:])) if inputs else training_input(config)
+    predictor = Predictor(config, batch, size, room_in(budget))
     found = candidates(predictor, method)
     if batch_size:
         if predictor.survey.measured:
             raise ValueError(f"batch_size='auto' cannot be predicted for this model: {predictor.survey.measured}")
         largest = max(each.largest_batch(predictor.room, predictor.size) for each in found)
         for batch in range(largest, 0, -1):  # a plan's own step may need a little more than was predicted
-            predictor = Predictor(config, batch, tuple(size), room_in(budget))
+            predictor = Predictor(config, batch, size, predictor.room, predictor.survey)
             found = candidates(predictor, method)
             if _chosen(found, predictor.room) is not None:
                 break
@@ -214,13 +214,13 @@ def keep_plan(config: Config, checkpoint: str, memory: 'str | int | None' = None
             'without --resume'
         )
     way = _way_of(config, plan)
-    for asked, what in ((method, f'--method {method}'), (method_of(config) if own else None, 'the config')):
-        if asked not in (None, way.method):
-            raise ValueError(
-                f'{what}: {checkpoint} was trained by the method {way.method!r}, {as_it_began}'
-                + (': leave out --method, or start anew without --resume' if what != 'the config' else
-                   f', but the config trains by {asked!r}: give the one in its work folder')
-            )  # fmt: skip
+    began = f'{checkpoint} was trained by the method {way.method!r}, {as_it_began}'
+    if method not in (None, way.method):
+        raise ValueError(f'--method {method}: {began}: leave out --method, or start anew without --resume')
+    if own and method_of(config) != way.method:
+        raise ValueError(
+            f'the config: {began}, but the config trains by {method_of(config)!r}: give the one in its work folder'
+        )
     fitted = config if own else apply_plan(config, plan)
     if memory is not None:
         room, needed = room_in(budget_bytes(memory)), _needed(fitted, plan)
@@ -236,11 +236,20 @@ def _needed(fitted: Config, plan: Mapping) -> int:
     """Bytes that a step of a fitted config needs now, with its batch and precision as they are."""
     if plan.get('measured'):
         return plan['predicted_bytes']
-    batch, size = training_input(fitted)
-    size = padded(fitted, size)
-    fixed = fixed_bytes(fitted)
-    step = footprint(fitted, mode_of(fitted), in_mixed_precision(fitted))
-    return fixed.before(batch, size) + max(step.peak_at(batch, size), fixed.stepping)
+    return sum(_predicted(fitted, *_padded_input(fitted)))
+
+
+def _padded_input(config: Config) -> tuple[int, Size]:
+    batch, size = training_input(config)
+    return batch, padded(config, size)
+
+
+def _predicted(config: Config, batch: int, size: Size) -> tuple[int, int]:
+    """Bytes before a step on images of a padded size, and its peak beyond them, the optimizer's step included."""
+    mode = mode_of(config)
+    fixed = fixed_bytes(config, mode.local)
+    peak = footprint(config, mode, in_mixed_precision(config)).peak_at(batch, size)
+    return fixed.before(batch, size), max(peak, fixed.stepping)
 
 
 def predicted_peak(config: Config) -> str:
@@ -249,21 +258,13 @@ def predicted_peak(config: Config) -> str:
     Raises:
         ValueError: The training pipeline names no image size, or see :class:`Footprint`.
     """
-    mode = mode_of(config)
-    batch, size = training_input(config)
-    size = padded(config, size)
-    mixed = in_mixed_precision(config)
-    fixed = fixed_bytes(config, mode.local)
-    peak = max(footprint(config, mode, mixed).peak_at(batch, size), fixed.stepping)
-    before = fixed.before(batch, size)
+    batch, size = _padded_input(config)
+    before, peak = _predicted(config, batch, size)
+    precision = 'mixed precision' if in_mixed_precision(config) else 'float32'
     return (
-        f'A step on {batch} images of {size[0]}x{size[1]} in {"mixed precision" if mixed else "float32"} is predicted '
+        f'A step on {batch} images of {size[0]}x{size[1]} in {precision} is predicted '
         f'to peak at {peak / 1e6:.0f} MB beside {before / 1e6:.0f} MB of parameters, optimizer state and images'
     )
-
-
-def _flat(found: tuple[int, Size]) -> tuple[int, int, int]:
-    return (found[0], *found[1])
 
 
 def _chosen(found: Sequence[Prediction], room: int | None) -> Prediction | None:

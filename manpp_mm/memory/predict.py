@@ -186,14 +186,17 @@ class Predictor:
         batch: Images a step.
         size: Their height and width in pixels.
         room: Bytes for everything, which cuts are planned for; None: for about the lowest peak.
+        survey: What was found for another batch; None: it is taken now.
     """
 
-    def __init__(self, config: Config, batch: int, size: Size, room: int | None = None) -> None:
+    def __init__(
+        self, config: Config, batch: int, size: Size, room: int | None = None, survey: 'Survey | None' = None
+    ) -> None:
         self.config = config
         self.batch = batch
         self.size = size
         self.room = room
-        self.survey = Survey(config, batch, size)
+        self.survey = survey or Survey(config, batch, size)
         self.faults: list[str] = []
         """Ways that were not possible, and why."""
         self.family = twin_of(config) if self.survey.trains else None
