@@ -1,6 +1,5 @@
 """What the documents say: links, files, commands, keys and messages exist."""
 
-import importlib.util
 import inspect
 import json
 import re
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from documents import DOCUMENTS, ROOT, benchmark_table, commands
+from processes import load_tool
 
 from manpp_mm import hooks
 from manpp_mm.auxiliary import AuxiliaryNetwork
@@ -74,12 +74,10 @@ def test_every_command_is_run_by_a_test_or_says_why_not(document, monkeypatch):
 
 def parses(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The tool knows the flags; a config that it names is there."""
-    spec = importlib.util.spec_from_file_location('tool', ROOT / program)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
     monkeypatch.setattr(sys, 'argv', [program, *arguments])
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)  # some flags need a GPU
-    config = getattr(tool.parse_args(), 'config', None)
+    monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda: (8 * 2**30, 8 * 2**30))
+    config = getattr(load_tool(program).parse_args(), 'config', None)
     if config is not None and '::' in config:
         read_config(config)
         return

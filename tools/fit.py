@@ -5,20 +5,21 @@ python tools/fit.py mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py --memory 4
 
 import argparse
 import sys
+import warnings
+from pathlib import Path
 
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
 from manpp_mm import fit
-from manpp_mm.backbones import local_class, mode_of
+from manpp_mm.backbones import mode_of
 from manpp_mm.cli import arguments
 from manpp_mm.compat.config_prefix import read_config
-from manpp_mm.memory.budget import budget_bytes, room_in
-from manpp_mm.memory.fit import PLAN, candidates, check_request
+from manpp_mm.memory.fit import PLAN, below_the_floor, candidates
 from manpp_mm.memory.footprint import padded
-from manpp_mm.memory.inputs import fixed_bytes, in_mixed_precision, training_input
-from manpp_mm.memory.predict import Predictor, methods_for
+from manpp_mm.memory.inputs import fixed_bytes, in_mixed_precision
+from manpp_mm.memory.predict import methods_for
 from manpp_mm.memory.report import gib, ways_table
 from manpp_mm.memory.training_step import TrainingStep
 
@@ -49,12 +50,17 @@ def parse_args() -> argparse.Namespace:
         parser.error('--batch-size auto sets the batch of --write or --measure within --memory; the table lists all')
     if args.input and min(args.input) < 1:
         parser.error('--input takes positive numbers')
+    if args.write and not args.write.endswith('.py'):
+        parser.error(f'--write {args.write}: a config is a Python file, its name ends in .py')
+    if args.write and not Path(args.write).absolute().parent.is_dir():
+        parser.error(f'--write {args.write}: there is no folder {Path(args.write).parent}')
     return args
 
 
 def main() -> None:
     args = parse_args()
     MMLogger.get_instance('mmengine', log_level='WARNING')
+    warnings.simplefilter('ignore')  # of the models, which are only probed here
     try:
         config = read_config(args.config)
         config.merge_from_dict(args.cfg_options or {})
@@ -97,28 +103,23 @@ def measured(config: Config) -> str:
 
 def show(config: Config, args: argparse.Namespace) -> None:
     """Print what each way needs."""
-    check_request(config, args.method)
-    if args.keep_cuts and local_class(config) is None:
-        raise ValueError('--keep-cuts: the config has no cuts, its backbone is not a local one')
-    room = room_in(budget_bytes(args.memory))
-    batch, size = (args.input[0], tuple(args.input[1:])) if args.input else training_input(config)
-    predictor = Predictor(config, batch, size, room)
-    height, width = padded(config, size)
+    predictor, found = candidates(config, args.memory, args.method, args.input, every=True, keep_cuts=args.keep_cuts)
+    batch, room, measured = predictor.batch, predictor.room, predictor.survey.measured
+    height, width = padded(config, predictor.size)
     print(
         f'{args.config}, {batch} images of {height}x{width}, {"mixed precision" if predictor.survey.amp else "float32"}'
     )
-    if predictor.survey.measured:
-        print(f'measured by real steps, for {predictor.survey.measured}')
+    if measured:
+        print(f'measured with real steps: {measured}')
     if room is not None:
         print(f'{gib(room)} for everything: a tenth of the budget stays free for what no tensor holds')
-    if args.keep_cuts:
-        found = predictor.predictions(methods_for(config, args.method, every=True), keep_cuts=True)
-    else:
-        found = candidates(predictor, args.method, every=True)
-    print(f'\n{ways_table(found, room, size, batches=not predictor.survey.measured)}')
+    print(f'\n{ways_table(found, room, predictor.size, batches=not measured)}')
     for fault in predictor.faults:
         print(f'not possible: {fault}')
     print('total: with parameters, optimizer state and images; ratio: of peaks; work: floating-point operations')
+    asked = [each for each in found if each.way.method in methods_for(config, args.method)]
+    if room is not None and all(each.total_bytes > room for each in asked):
+        print(below_the_floor(predictor, asked, args.memory))
 
 
 if __name__ == '__main__':

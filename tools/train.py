@@ -13,6 +13,7 @@ from manpp_mm.checkpoint_file import check_checkpoint_file
 from manpp_mm.cli import arguments
 from manpp_mm.cli import runner as running
 from manpp_mm.datasets.check_files import check_crop, check_data
+from manpp_mm.memory.fit import check_request
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,6 +38,9 @@ def prepared(args: argparse.Namespace) -> tuple[Config, str]:
     config = arguments.load_config(args)
     if args.amp:
         arguments.enable_amp(config)
+    arguments.check_device(config)
+    if args.resume is None:
+        check_request(config, args.method)
     if args.auto_scale_lr:
         arguments.enable_auto_scale_lr(config)
     if args.resume is not None:

@@ -6,9 +6,12 @@ import os.path as osp
 from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.device import get_device
 
 from ..compat.config_prefix import read_config
 from ..datasets.check_files import innermost, way_to_data
+from ..memory.budget import budget_bytes
+from ..memory.inputs import in_mixed_precision
 from ..methods import METHODS
 
 
@@ -31,11 +34,20 @@ def add_fitting_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--memory',
         metavar='SIZE',
+        type=_size,
         help="train within so much memory on the device: '8GiB', or 'auto' for what it has free; a tenth of it stays "
         'free for what no tensor holds. Without --method this takes the way with the least work that keeps end-to-end '
         "training's gradients",
     )
-    parser.add_argument('--method', help=f'train by this method, planned to fit: {", ".join(METHODS)}')
+    parser.add_argument('--method', choices=METHODS, help='train by this method, planned to fit')
+
+
+def _size(text: str) -> str:
+    try:
+        budget_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(error) from error
+    return text
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -72,6 +84,16 @@ def enable_amp(config: Config) -> None:
         raise ValueError(f'--amp needs optim_wrapper.type OptimWrapper, not {kind!r}')
     config.optim_wrapper.type = 'AmpOptimWrapper'
     config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def check_device(config: Config) -> None:
+    """Can this machine train in the config's precision?
+
+    Raises:
+        ValueError: In mixed precision, and there is no GPU.
+    """
+    if in_mixed_precision(config) and get_device() not in ('cuda', 'npu', 'mlu', 'musa'):
+        raise ValueError("mixed precision (--amp, optim_wrapper.type='AmpOptimWrapper') needs a GPU: train without it")
 
 
 def enable_auto_scale_lr(config: Config) -> None:

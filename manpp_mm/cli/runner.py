@@ -55,7 +55,8 @@ def prepare(
         try:
             fitted = _fitted(config, checkpoint, memory, method)
             if fitted is not config:
-                words = '\n'.join(report_of(fitted[PLAN]))
+                kept = [f'The plan that {checkpoint} was trained by is kept:'] if checkpoint is not None else []
+                words = '\n'.join([*kept, *report_of(fitted[PLAN])])
             elif predict:
                 words = predict_memory(config)
         except Exception as caught:  # the others wait and have to hear of it
@@ -78,9 +79,10 @@ def _fitted(config: Config, checkpoint: str | None, memory: str | None, method: 
     """The config itself where there is nothing to fit."""
     if checkpoint is not None:
         return keep_plan(config, checkpoint, memory, method)
-    if memory is None and method is None and needs_plan(config):
-        return fit_auto(config)
-    return config if memory is None and method is None else fit(config, memory, method)
+    if memory is None and method is None and not needs_plan(config):
+        return config
+    print('Planning: steps on small images, on the CPU. This takes half a minute, for large models some.', flush=True)
+    return fit_auto(config) if memory is None and method is None else fit(config, memory, method)
 
 
 def first_process(config: Config) -> bool:

@@ -27,7 +27,7 @@ def read_config(name: 'str | Path') -> Config:
             in its folder of configs.
 
     Raises:
-        FileNotFoundError: There is none; the message names a config that is spelt alike.
+        FileNotFoundError: There is none; the message names one of the same file name or that is spelt alike.
         ValueError: Another prefix, or a package that is not installed.
     """
     module, separator, relative = str(name).partition('::')
@@ -41,9 +41,11 @@ def read_config(name: 'str | Path') -> Config:
         raise ValueError(f'{name}: {module} is not installed')
     folder = Path(config_folder(module))
     if not (folder / relative).is_file():
-        known = {str(path.relative_to(folder)) for path in folder.rglob('*.py')}
-        close = get_close_matches(relative, known, 1)
-        raise FileNotFoundError(f'{name}: {folder / relative} does not exist{f"; {close[0]} does" if close else ""}')
+        known = sorted(str(path.relative_to(folder)) for path in folder.rglob('*.py'))
+        elsewhere = [path for path in known if osp.basename(path) == osp.basename(relative)]
+        close = elsewhere[:1] or get_close_matches(relative, known, 1)
+        hint = f'did you mean {module}::{close[0]}?' if close else f'its configs are in {folder}'
+        raise FileNotFoundError(f'{name}: {module} has no such config; {hint}')
     return Config.fromfile(folder / relative)
 
 

@@ -14,16 +14,18 @@ _UNITS = {'': 1, 'K': 10**3, 'M': 10**6, 'G': 10**9, 'T': 10**12, 'KI': 2**10, '
 
 
 def parse_size(text: 'str | int | float') -> int:
-    """Bytes of a size such as ``'6GiB'``, ``'6.5 GB'`` or a number of bytes, which is an integer.
+    """Bytes of a size such as ``'6GiB'`` or ``'6.5 GB'``; an integer is a number of bytes.
 
     Raises:
-        ValueError: It is not a size.
+        ValueError: It is not a size, or a text without a unit.
     """
     found = re.fullmatch(r'\s*(\d+(?:\.\d*)?)\s*([KMGT]I?)?(B?)\s*', str(text).upper())
-    if isinstance(text, str) and found is not None and not found[2] and not found[3]:
-        raise ValueError(f"memory={text!r} has no unit: write '{text.strip()}GiB' or '{text.strip()}MB'")
     if found is None or float(found[1]) <= 0:
-        raise ValueError(f"memory={text!r} is not a size: write '6GiB', '800MB' or a number of bytes")
+        raise ValueError(f'memory {text!r} is not a size: write 6GiB or 800MB')
+    if isinstance(text, str) and not found[2] and not found[3]:
+        number = text.strip()
+        units = ('GiB', 'MB') if float(number) < 10_000 else ('B',)
+        raise ValueError(f'memory {text!r} has no unit: write {" or ".join(number + unit for unit in units)}')
     return int(float(found[1]) * _UNITS[found[2] or ''])
 
 
@@ -38,7 +40,7 @@ def budget_bytes(memory: 'str | int | None') -> int | None:
     if memory != AUTO:
         return parse_size(memory)
     if not torch.cuda.is_available():
-        raise ValueError("memory='auto' asks a GPU for what it has free, and there is none: give a size, '6GiB' say")
+        raise ValueError("memory 'auto' is what the GPU has free, and there is no GPU: give a size, 6GiB say")
     return torch.cuda.mem_get_info()[0]
 
 

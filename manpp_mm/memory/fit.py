@@ -8,12 +8,12 @@ from mmengine.config import Config, ConfigDict
 from ..backbones import local_class, mode_of
 from ..checkpoint_file import read_checkpoint, trained_config
 from ..compat.config_prefix import read_config
-from ..methods import POOLED, Way, apply_way, check_method, method_of, twin_of
+from ..methods import FAMILY, POOLED, Way, apply_way, check_method, method_of, twin_of
 from .budget import RESERVE, budget_bytes, room_in
 from .footprint import footprint, padded
 from .inputs import Size, fixed_bytes, in_mixed_precision, training_input
 from .predict import Prediction, Predictor, in_half, methods_for
-from .report import gib
+from .report import at_least, gib
 
 PLAN = 'manpp_plan'
 """Where a fitted config says how it was fitted."""
@@ -55,25 +55,22 @@ def fit(
     config = config if isinstance(config, Config) else read_config(config)
     if memory is None and method is None and not needs_plan(config):
         raise ValueError('fit() needs memory, method, or both')
-    check_request(config, method)
-    budget = budget_bytes(memory)
-    if batch_size not in (None, 'auto') or (batch_size and budget is None):
+    if batch_size not in (None, 'auto') or (batch_size and memory is None):
         raise ValueError(f"batch_size={batch_size!r}: 'auto' finds the largest within memory, else leave it out")
-    batch, size = (inputs[0], tuple(inputs[1:])) if inputs else training_input(config)
-    predictor = Predictor(config, batch, size, room_in(budget))
-    found = candidates(predictor, method)
+    predictor, found = candidates(config, memory, method, inputs)
+    batch, size = predictor.batch, predictor.size
     if batch_size:
         if predictor.survey.measured:
             raise ValueError(f"batch_size='auto' cannot be predicted for this model: {predictor.survey.measured}")
         largest = max(each.largest_batch(predictor.room, predictor.size) for each in found)
         for batch in range(largest, 0, -1):  # a plan's own step may need a little more than was predicted
             predictor = Predictor(config, batch, size, predictor.room, predictor.survey)
-            found = candidates(predictor, method)
+            found = _ways(predictor, method)
             if _chosen(found, predictor.room) is not None:
                 break
     chosen = _chosen(found, predictor.room)
     if chosen is None:
-        raise ValueError(_below_the_floor(config, predictor, found, memory))
+        raise ValueError(below_the_floor(predictor, found, memory))
     fitted = _applied(config, chosen.way, memory)
     if inputs or batch_size:
         fitted.train_dataloader.batch_size = batch
@@ -89,14 +86,36 @@ def fit(
     return fitted
 
 
-def candidates(predictor: Predictor, method: str | None, every: bool = False) -> list[Prediction]:
-    """The ways among which :func:`fit` chooses.
+def candidates(
+    config: Config,
+    memory: 'str | int | None' = None,
+    method: str | None = None,
+    inputs: 'tuple[int, int, int] | None' = None,
+    every: bool = False,
+    keep_cuts: bool = False,
+) -> tuple[Predictor, list[Prediction]]:
+    """The ways among which :func:`fit` chooses, and who predicted them.
 
     Args:
-        predictor: Of the config.
-        method: What the user asked for.
+        config, memory, method, inputs: As for :func:`fit`.
         every: Whether to list block-local training besides what keeps end-to-end's gradients.
+        keep_cuts: Whether not to plan cuts, but to take those of a block-local config.
+
+    Raises:
+        ValueError: As for :func:`fit`; or ``keep_cuts`` and the config has none.
     """
+    check_request(config, method)
+    if keep_cuts and local_class(config) is None:
+        raise ValueError('--keep-cuts: the config has no cuts, its backbone is not a local one')
+    room = room_in(budget_bytes(memory))
+    batch, size = (inputs[0], tuple(inputs[1:])) if inputs else training_input(config)
+    predictor = Predictor(config, batch, size, room)
+    if keep_cuts:
+        return predictor, predictor.predictions(methods_for(config, method, every), keep_cuts=True)
+    return predictor, _ways(predictor, method, every)
+
+
+def _ways(predictor: Predictor, method: str | None, every: bool = False) -> list[Prediction]:
     config = predictor.config
     found = predictor.predictions(methods_for(config, method, every))
     could_pool = method is not None and local_class(config) is None and found[0].way.mode.local
@@ -123,9 +142,14 @@ def check_request(config: Config, method: str | None) -> None:
     check_method(method)
     own = method_of(config)
     if local_class(config) is not None and own != method:
+        keys = FAMILY.get(method)
+        if keys is None or own == 'exact':
+            way_out = 'give the config with the plain backbone'
+        else:
+            way_out = 'set ' + ' and '.join(f'model.backbone.auxiliary.{key}={value!r}' for key, value in keys.items())
         raise ValueError(
             f'--method {method}: model.backbone.type={config.model.backbone.type!r} trains by the method {own!r} '
-            "already. Give the plain config, upstream's, or leave out --method"
+            f'already. Leave out --method, or {way_out}'
         )
     if method not in ('end_to_end', 'checkpointed') and twin_of(config) is None:
         raise ValueError(
@@ -226,8 +250,8 @@ def keep_plan(config: Config, checkpoint: str, memory: 'str | int | None' = None
         room, needed = room_in(budget_bytes(memory)), _needed(fitted, plan)
         if needed > room:
             raise ValueError(
-                f'--memory {memory}: as {checkpoint} was trained, a step needs {gib(needed)}, and {gib(room)} are left '
-                f'of that: resume with a smaller batch, or start anew without --resume'
+                f'--memory {memory}: as {checkpoint} was trained, a step needs {gib(needed)}, and {RESERVE:.0%} of '
+                f'the size stay free: give at least {at_least(needed / (1 - RESERVE))}, or start anew without --resume'
             )
     return fitted
 
@@ -263,7 +287,7 @@ def predicted_peak(config: Config) -> str:
     precision = 'mixed precision' if in_mixed_precision(config) else 'float32'
     return (
         f'A step on {batch} images of {size[0]}x{size[1]} in {precision} is predicted '
-        f'to peak at {peak / 1e6:.0f} MB beside {before / 1e6:.0f} MB of parameters, optimizer state and images'
+        f'to peak at {gib(peak)} beside {gib(before)} of parameters, optimizer state and images'
     )
 
 
@@ -278,10 +302,11 @@ def _report(predictor: Predictor, found: Sequence[Prediction], chosen: Predictio
     batch, size = predictor.batch, padded(predictor.config, predictor.size)
     precision = 'mixed precision' if predictor.survey.amp else 'float32'
     words = f'{batch} image{"s" if batch > 1 else ""} of {size[0]}x{size[1]} in {precision}'
-    kind = 'of those that keep the gradients of end-to-end training' if chosen.way.same_gradients else ''
-    kind = kind if len({each.way.method for each in found}) > 1 else f'of the method {chosen.way.method}'
+    which = f'of the method {chosen.way.method} that fit'
+    if len({each.way.method for each in found}) > 1:
+        which = "that fit and keep end-to-end training's gradients"
     size_words = gib(memory) if isinstance(memory, int) else memory
-    lines = [f'Fitted to {size_words}: {chosen.way}, the least work {kind} that fits'
+    lines = [f'Fitted to {size_words}: {chosen.way}, the least work of the ways {which}'
              if memory is not None else f'Fitted: {chosen.way}']  # fmt: skip
     parts = [f'cuts={[tuple(cut) for cut in chosen.way.cuts]}' if chosen.way.cuts else '']
     parts += [
@@ -307,10 +332,8 @@ def _report(predictor: Predictor, found: Sequence[Prediction], chosen: Predictio
     return lines
 
 
-def _below_the_floor(
-    config: Config, predictor: Predictor, found: Sequence[Prediction], memory: 'str | int | None'
-) -> str:
-    """What to say where nothing fits: the floor, and what would."""
+def below_the_floor(predictor: Predictor, found: Sequence[Prediction], memory: 'str | int') -> str:
+    """What to say where none of the ways fits: the floor, and what would do."""
     lowest = min(found, key=lambda each: each.total_bytes)
     room, batch, size = predictor.room, predictor.batch, predictor.size
     out = []
@@ -324,27 +347,24 @@ def _below_the_floor(
                 out.append(f'images of {smaller[0]}x{smaller[1]} ({gib(lowest.needs(batch, smaller))})')
                 break
     if not predictor.survey.amp:
-        total = _in_mixed_precision(config, predictor, lowest)
+        total = _in_mixed_precision(predictor, lowest)
         if total is not None and total <= room:
             out.append(f'--amp ({gib(total)})')
     return (
-        f'--memory {memory} is below the floor, {gib(lowest.total_bytes / (1 - RESERVE))}: a tenth stays free for what '
-        f'no tensor holds, and {batch} images of {size[0]}x{size[1]} need {gib(lowest.total_bytes)} by {lowest.way}, '
-        f'{gib(lowest.static_bytes)} of them before the step. '
-        + (
-            f'What would do: {"; ".join(out)}'
-            if out
-            else 'Neither a smaller batch nor smaller images nor --amp would do'
-        )
+        f'memory {memory} is below the floor: give at least {at_least(lowest.total_bytes / (1 - RESERVE))}. '
+        f'{batch} image{"s" if batch > 1 else ""} of {size[0]}x{size[1]} need {gib(lowest.total_bytes)} by '
+        f'{lowest.way}, {gib(lowest.static_bytes)} of them before the step, and {RESERVE:.0%} of the size stay free '
+        'for what no tensor holds. '
+        + (f'Or take {"; or ".join(out)}' if out else 'Neither a smaller batch nor smaller images nor --amp would do')
     )
 
 
-def _in_mixed_precision(config: Config, predictor: Predictor, lowest: Prediction) -> int | None:
+def _in_mixed_precision(predictor: Predictor, lowest: Prediction) -> int | None:
     """Bytes of everything by the same way in mixed precision; None where a CPU cannot tell."""
-    mixed = apply_way(in_half(config), lowest.way)
+    mixed = apply_way(in_half(predictor.config), lowest.way)
     try:
         step = footprint(mixed, mode_of(mixed), amp=True, probe=predictor.survey.probe)
     except Exception:  # an operator without a kernel for bfloat16
         return None
-    peak = step.peak_at(predictor.batch, padded(config, predictor.size))
+    peak = step.peak_at(predictor.batch, padded(mixed, predictor.size))
     return lowest.static_bytes + max(peak, fixed_bytes(mixed).stepping)

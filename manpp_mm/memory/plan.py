@@ -21,6 +21,7 @@ class UnitMemory:
         gradients: Of the unit's parameters.
         auxiliary_gradients: Of the auxiliary network's.
         static: Parameters, buffers and optimizer state of the auxiliary network.
+        stepping: What its parameters add while the optimizer steps.
     """
 
     cut: Cut
@@ -32,6 +33,7 @@ class UnitMemory:
     gradients: int
     auxiliary_gradients: int
     static: int
+    stepping: int = 0
 
 
 @dataclass
@@ -65,7 +67,7 @@ class Plan:
 
     Attributes:
         cuts: The cuts.
-        peak_bytes: Most bytes alive beyond what is there before the step.
+        peak_bytes: Most bytes alive beyond what is there before the step, the optimizer's own step included.
         auxiliary_bytes: Parameters, buffers and optimizer state of the auxiliary networks.
         work: Floating-point operations of what is run again.
     """
@@ -76,30 +78,36 @@ class Plan:
     work: float = 0.0
 
 
-def plans(units: Sequence[UnitMemory]) -> list[Plan]:
-    """Block-local training: the plan with the lowest predicted peak for each number of blocks, one block first.
+def plans(units: Sequence[UnitMemory], stepping: int = 0) -> list[Plan]:
+    """Block-local training: the plan that needs least for each number of blocks, one block first.
 
     Args:
         units: A model's, from the first unit that trains on.
+        stepping: Bytes while the optimizer steps, auxiliary networks apart.
     """
     number = len(units)
     before = [unit.before + sum(u.gradients for u in units[:a]) for a, unit in enumerate(units)]
     costs = [[before[a] + _block(units[a : b + 1]) if b >= a else 0.0 for b in range(number)] for a in range(number)]
     carried = [unit.auxiliary_gradients for unit in units]
     found = []
-    for finished in _divisions(costs, carried, [0] * number):
-        peak, cuts = min(finished)
-        found.append(Plan([units[b].cut for b in cuts], round(peak), sum(units[b].static for b in cuts)))
+    for finished in _divisions(costs, carried, [0] * number, floor=stepping):
+        candidates = []
+        for peak, cuts in finished:
+            taken = [units[b] for b in cuts]
+            highest = max(round(peak), stepping + sum(unit.stepping for unit in taken))
+            candidates.append(Plan([unit.cut for unit in taken], highest, sum(unit.static for unit in taken)))
+        found.append(min(candidates, key=lambda plan: plan.auxiliary_bytes + plan.peak_bytes))
     return found
 
 
-def exact_plans(units: Sequence[ExactUnit], heads: float, entry: float = 0.0) -> list[Plan]:
+def exact_plans(units: Sequence[ExactUnit], heads: float, entry: float = 0.0, stepping: int = 0) -> list[Plan]:
     """Exact gradients: for each last cut the plan with the lowest predicted peak, the least that is run again first.
 
     Args:
         units: A model's, from the first unit that trains on.
         heads: Most that neck and heads add to what units keep.
         entry: The first unit's input where it is not run again, because nothing before it trains.
+        stepping: Bytes while the optimizer steps.
     """
     number = len(units)
     costs = [
@@ -111,7 +119,7 @@ def exact_plans(units: Sequence[ExactUnit], heads: float, entry: float = 0.0) ->
     ends = [sum(u.kept for u in units[a:]) + sum(u.feature for u in units[:a]) + heads + entry * (a > 0)
             for a in range(number)]  # fmt: skip
     best: dict[int, tuple[float, tuple[int, ...]]] = {}
-    for finished in _divisions(costs, carried, [unit.feature for unit in units], ends):
+    for finished in _divisions(costs, carried, [unit.feature for unit in units], ends, stepping):
         for peak, cuts in finished:
             last = cuts[-1] if cuts else -1
             best[last] = min(best.get(last, (peak, cuts)), (peak, cuts), key=lambda each: (each[0], len(each[1])))
@@ -126,6 +134,7 @@ def _divisions(
     carried: Sequence[float],
     shared: Sequence[float],
     ends: 'Sequence[float] | None' = None,
+    floor: float = 0.0,
 ) -> Iterator[list[tuple[float, tuple[int, ...]]]]:
     """For each number of cuts, none first: the peaks of divisions into blocks that may be the best, and their cuts.
 
@@ -134,10 +143,11 @@ def _divisions(
         carried: What a cut after a unit adds to all blocks after it.
         shared: What of that ``ends`` holds, too.
         ends: Peak after the last block, which starts with unit a, by itself; None: no higher than the block's.
+        floor: A peak that there is in any case.
     """
     number = len(carried)
     # For each unit that a block may start with: (peak so far, carried so far, cuts).
-    states: dict[int, list[tuple[float, float, tuple[int, ...]]]] = {0: [(0.0, 0, ())]}
+    states: dict[int, list[tuple[float, float, tuple[int, ...]]]] = {0: [(floor, 0, ())]}
     while states:
         finished = []
         for a, frontier in states.items():

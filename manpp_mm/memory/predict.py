@@ -17,7 +17,7 @@ from ..hooks.sparing import early_heads, spared_modules
 from ..local import Cut
 from ..methods import MODE_OF, Way, apply_way, method_of, twin_of
 from ..mode import END_TO_END, Mode
-from .choose import choose_plan, least_again
+from .choose import choose_plan
 from .footprint import Footprint, Probe, footprint, padded, probing_step, small_probe
 from .inputs import FixedBytes, Size, fixed_bytes, in_mixed_precision
 from .profile import ExactProfile, LocalProfile
@@ -280,11 +280,11 @@ class Predictor:
         if keep_cuts:
             return [*found, self._taken(way('exact', own_cuts(self.config)))]
         fixed = fixed_bytes(config)
-        plans = profile.plans(self.batch, self.size)[1:]
+        plans = profile.plans(self.batch, self.size, fixed.stepping)[1:]
         enough = found and checkpointed and self.room is not None and found[-1].total_bytes <= self.room
         if not plans or enough:
             return found  # a single unit trains, or a cut besides would only cost work
-        plan = least_again(plans, self._before(fixed, config), self.room)
+        plan = choose_plan(plans, self._before(fixed, config), self.room)
 
         def lowest(batch: int, size: Size) -> float:
             return min(each.peak_bytes for each in profile.plans(batch, size))
@@ -309,14 +309,15 @@ class Predictor:
             return [self._taken(way(method, own_cuts(self.config)))]
         config = apply_way(self.config, way(method, ()))
         profile = LocalProfile(config, self.survey.amp, self.survey.probe)
-        plans = profile.plans(self.batch, self.size)[1:]
+        fixed = fixed_bytes(config, local=False)
+        plans = profile.plans(self.batch, self.size, fixed.stepping)[1:]
         if not plans:
             raise ValueError('a single unit of the backbone trains: there is no place for a cut')
-        fixed = fixed_bytes(config, local=False)
         plan = choose_plan(plans, self._before(fixed, config), self.room)
 
         def lowest(batch: int, size: Size) -> float:
-            return min(each.auxiliary_bytes + each.peak_bytes for each in profile.plans(batch, size)[1:])
+            plans = profile.plans(batch, size, fixed.stepping)[1:]
+            return min(each.auxiliary_bytes + each.peak_bytes for each in plans)
 
         taken = self._taken(way(method, plan.cuts))
         return [replace(taken, needs=self._needs(config, fixed, lowest))]

@@ -13,7 +13,7 @@ from ..backbones.config import with_cuts, without_networks
 from ..backbones.ownership import parameters_of
 from ..local import Cut
 from ..mode import EXACT, LOCAL
-from .footprint import Footprint, Probe, padded, probing_step, small_probe, static_bytes
+from .footprint import Footprint, Probe, padded, probing_step, small_probe, static_bytes, stepping_bytes
 from .plan import ExactUnit, Plan, UnitMemory, exact_plans, plans
 
 
@@ -54,6 +54,7 @@ class LocalProfile:
         self._after.append(sum(_gradient_bytes(module.parameters()) for module in heads))
         self._gradients = [_gradient_bytes(block.parameters) for block in model.backbone.blocks()]
         self._static = [static_bytes(config, n.parameters(), n.buffers()) for n in model.backbone.auxiliary] + [0]
+        self._stepping = [stepping_bytes(n.parameters()) for n in model.backbone.auxiliary] + [0]
 
     def units(self, batch: int, size: tuple[int, int]) -> list[UnitMemory]:
         """The units from the first that trains on, for a number of images of a height and width in pixels."""
@@ -75,13 +76,14 @@ class LocalProfile:
                     gradients=gradients[j],
                     auxiliary_gradients=after[j],
                     static=self._static[j],
+                    stepping=self._stepping[j],
                 )
             )
         return found
 
-    def plans(self, batch: int, size: tuple[int, int]) -> list[Plan]:
+    def plans(self, batch: int, size: tuple[int, int], stepping: int = 0) -> list[Plan]:
         """See :func:`manpp_mm.memory.plan.plans`."""
-        return plans(self.units(batch, size))
+        return plans(self.units(batch, size), stepping)
 
 
 class ExactProfile:
@@ -111,7 +113,7 @@ class ExactProfile:
             step.run()
             self.step.mark('back-1')
 
-    def plans(self, batch: int, size: tuple[int, int]) -> list[Plan]:
+    def plans(self, batch: int, size: tuple[int, int], stepping: int = 0) -> list[Plan]:
         """See :func:`manpp_mm.memory.plan.exact_plans`."""
         size = padded(self._config, size)
         line, growth = self.step.at(batch, size), self.step.growth(batch, size)
@@ -134,7 +136,7 @@ class ExactProfile:
                 )
             )
         heads = line.highest(f'unit{last + 1}', f'back{last}') - sum(kept)
-        return exact_plans(found, heads, outputs[-1] if self._idle else 0.0)
+        return exact_plans(found, heads, outputs[-1] if self._idle else 0.0, stepping)
 
 
 def trained_units(config: Config) -> list[Cut]:

@@ -1,6 +1,7 @@
 """Measurements as a table, a picture and a dictionary for JSON."""
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,7 +97,7 @@ def _figure(panels: int, height: float) -> tuple:
 
 
 def ways_table(found: 'Sequence[Prediction]', room: int | None, size: tuple[int, int], batches: bool = True) -> str:
-    """Ways to train in lines: predicted MB of everything, ratio to end-to-end, work, whether it fits, largest batch.
+    """Ways to train in lines: predicted bytes of everything, ratio to end-to-end, work, whether it fits, largest batch.
 
     Args:
         found: The ways, end-to-end training first.
@@ -104,11 +105,11 @@ def ways_table(found: 'Sequence[Prediction]', room: int | None, size: tuple[int,
         size: Height and width of the images in pixels.
         batches: Whether other batches can be predicted.
     """
-    header = f'{"training":<46}{"total MB":>10}{"peak MB":>10}{"ratio":>8}{"work":>7}'
+    header = f'{"training":<46}{"total":>10}{"peak":>10}{"ratio":>8}{"work":>7}'
     lines = [header + ('' if room is None else f'{"fits":>6}{"batch":>7}')]
     for item in found:
         line = (
-            f'{item.way!s:<46}{item.total_bytes / 1e6:>10.0f}{item.peak_bytes / 1e6:>10.0f}'
+            f'{item.way!s:<46}{gib(item.total_bytes):>10}{gib(item.peak_bytes):>10}'
             f'{item.peak_bytes / found[0].peak_bytes:>8.3f}{item.work:>7.2f}'
         )
         if room is not None:
@@ -123,3 +124,8 @@ def ways_table(found: 'Sequence[Prediction]', room: int | None, size: tuple[int,
 def gib(number: float) -> str:
     """A number of bytes in words."""
     return f'{number / 2**30:.2f} GiB' if number >= 2**30 else f'{number / 2**20:.0f} MiB'
+
+
+def at_least(number: float) -> str:
+    """A number of bytes, rounded up, as ``--memory`` takes it."""
+    return f'{ceil(number / 2**30 * 100) / 100:.2f}GiB' if number >= 2**30 else f'{ceil(number / 2**20)}MiB'

@@ -15,6 +15,7 @@ from manpp_mm.cli import runner as running
 from manpp_mm.cli.runner import predict_memory as predict
 from manpp_mm.datasets.check_files import check_data
 from manpp_mm.memory import TrainingStep
+from manpp_mm.memory.budget import parse_size
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'faster_rcnn_r50_manpp_coco.py'
 
@@ -55,6 +56,16 @@ def test_amp_and_learning_rate():
     assert config.auto_scale_lr.enable
 
 
+def test_mixed_precision_needs_a_gpu(monkeypatch):
+    config = Config.fromfile(CONFIG)
+    shared.check_device(config)
+    shared.enable_amp(config)
+    with pytest.raises(ValueError, match='mixed precision .* needs a GPU'):
+        shared.check_device(config)
+    monkeypatch.setattr(shared, 'get_device', lambda: 'cuda')
+    shared.check_device(config)
+
+
 def test_resume():
     config = Config.fromfile(CONFIG)
     shared.enable_resume(config, 'auto')
@@ -68,12 +79,12 @@ def test_resume():
 )
 def test_memory_is_predicted_before_training(keys, mode):
     config = detector_config(**keys)
-    words = re.fullmatch(r'A step on 2 images of 800x1344 .* peak at (\d+) MB beside (\d+) MB .*', predict(config))
-    measured = TrainingStep(config, mode, 2, (800, 1344)).peak_bytes() / 1e6
-    assert float(words[1]) == pytest.approx(measured, rel=0.1)
+    words = re.fullmatch(r'A step on 2 images of 800x1344 .* peak at (.*iB) beside (.*iB) of .*', predict(config))
+    measured = TrainingStep(config, mode, 2, (800, 1344)).peak_bytes()
+    assert parse_size(words[1]) == pytest.approx(measured, rel=0.1)
     images = 2 * 3 * 800 * 1344 * 4
     parameters = sum(p.numel() for p in MODELS.build(config.model).parameters())
-    assert float(words[2]) == pytest.approx((images + 2 * 4 * parameters) / 1e6, rel=0.05)  # SGD's momentum
+    assert parse_size(words[2]) == pytest.approx(images + 2 * 4 * parameters, rel=0.05)  # SGD's momentum
 
 
 def test_a_memory_that_cannot_be_predicted_stops_nothing():

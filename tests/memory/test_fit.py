@@ -9,7 +9,7 @@ import torch
 from helpers import build, detector_config, segmentor_config, upstream, with_swin
 from mmengine.config import Config, ConfigDict
 from mmengine.optim import AmpOptimWrapper
-from processes import execute
+from processes import execute, load_tool
 from runners import coco_runner_config, renamed, runner, segmentation_runner_config
 
 import manpp_mm
@@ -21,7 +21,7 @@ from manpp_mm.memory.budget import RESERVE, budget_bytes, parse_size
 from manpp_mm.memory.footprint import footprint, padded
 from manpp_mm.memory.inputs import fixed_bytes, in_mixed_precision
 from manpp_mm.memory.predict import Predictor, methods_for
-from manpp_mm.memory.report import ways_table
+from manpp_mm.memory.report import at_least, ways_table
 from manpp_mm.methods import method_of
 
 SIZE = (320, 640)
@@ -82,7 +82,7 @@ def test_the_table_and_the_largest_batch(detector_ways):
     _, found = detector_ways
     room = found[0].total_bytes
     lines = ways_table(found, room, SIZE).splitlines()
-    assert lines[1].split()[:3] == ['end_to_end', f'{room / 1e6:.0f}', f'{found[0].peak_bytes / 1e6:.0f}']
+    assert lines[1].split()[:3] == ['end_to_end', f'{room / 2**20:.0f}', 'MiB']
     assert lines[1].split()[-2:] == ['yes', '2']
     for each in found:
         batch = each.largest_batch(room, SIZE)
@@ -164,9 +164,9 @@ def test_below_the_floor():
     config = plain(segmentor_config(frozen_stages=-1))
     with pytest.raises(ValueError, match='is below the floor') as error:
         fit.fit(config, '16MiB', inputs=INPUT)
-    floor = int(re.search(r'below the floor, (\d+) MiB', str(error.value))[1])
-    fits = fit.fit(config, f'{floor + 1}MiB', inputs=INPUT)
-    assert fits.manpp_plan.predicted_bytes <= 0.9 * (floor + 1) * 2**20
+    floor = int(re.search(r'give at least (\d+)MiB', str(error.value))[1])
+    fits = fit.fit(config, f'{floor}MiB', inputs=INPUT)
+    assert 0.9 * (floor - 2) * 2**20 <= fits.manpp_plan.predicted_bytes <= 0.9 * floor * 2**20
     tight = f'{0.7 * floor:.0f}MiB'
     with pytest.raises(ValueError, match=r'batch_size=1 \(\d+ MiB\)') as error:
         fit.fit(config, tight, inputs=INPUT)
@@ -175,7 +175,7 @@ def test_below_the_floor():
     assert measured(fit.fit(config, tight, inputs=(2, height, width)), 2, height, width) <= 0.7 * floor * 2**20
     assert fit.fit(config, tight, inputs=(1, *SIZE)).train_dataloader.batch_size == 1
     tight = f'{0.95 * floor:.0f}MiB'
-    with pytest.raises(ValueError, match=r'; --amp \(\d+ MiB\)'):
+    with pytest.raises(ValueError, match=r'; or --amp \(\d+ MiB\)'):
         fit.fit(config, tight, inputs=INPUT)
     config.optim_wrapper.type = 'AmpOptimWrapper'
     assert fit.fit(config, tight, inputs=INPUT).manpp_plan.mixed_precision
@@ -249,13 +249,20 @@ def test_sizes(text, expected):
 
 @pytest.mark.parametrize('text', ['six', '6 gallons', '-1GB', '0', '0GB', '', None])
 def test_what_is_no_size(text):
-    with pytest.raises(ValueError, match="is not a size: write '6GiB'|has no unit"):
+    with pytest.raises(ValueError, match='is not a size: write 6GiB or 800MB'):
         parse_size(text)
 
 
 def test_a_size_without_a_unit():
-    with pytest.raises(ValueError, match="memory='8' has no unit: write '8GiB' or '8MB'"):
+    with pytest.raises(ValueError, match="memory '8' has no unit: write 8GiB or 8MB"):
         parse_size('8')
+    with pytest.raises(ValueError, match='write 536870912B$'):
+        parse_size('536870912')
+
+
+@pytest.mark.parametrize('size', [1, 10**6 + 1, 2**30 - 1, 2**30, 1.2345 * 2**30, 7.999 * 2**30])
+def test_a_size_to_give_is_enough_and_hardly_more(size):
+    assert size <= parse_size(at_least(size)) <= size * 1.01 + 2**20
 
 
 def test_what_the_device_has_free(monkeypatch):
@@ -263,7 +270,7 @@ def test_what_the_device_has_free(monkeypatch):
     monkeypatch.setattr(budgets.torch.cuda, 'mem_get_info', lambda: (5 * 2**30, 8 * 2**30))
     assert budget_bytes('auto') == 5 * 2**30
     monkeypatch.setattr(budgets.torch.cuda, 'is_available', lambda: False)
-    with pytest.raises(ValueError, match="memory='auto' asks a GPU for what it has free, and there is none"):
+    with pytest.raises(ValueError, match="memory 'auto' is what the GPU has free, and there is no GPU"):
         budget_bytes('auto')
 
 
@@ -290,7 +297,12 @@ def test_of_several_optimizers_the_one_with_most_state_counts():
     [
         (detector_config, {}, r'fit\(\) needs memory, method, or both'),
         (detector_config, dict(method='magic'), "method 'magic' is none of end_to_end, checkpointed, exact, manpp"),
-        (detector_config, dict(method='dgl'), "--method dgl: .*'LocalResNet' trains by the method 'manpp' already"),
+        (
+            detector_config,
+            dict(method='dgl'),
+            r"--method dgl: .*'LocalResNet' trains by the method 'manpp' already. .*auxiliary.branches=\[\] and",
+        ),
+        (detector_config, dict(method='exact'), "trains by the method 'manpp' already. .*with the plain backbone"),
         (detector_config, dict(memory='8'), 'has no unit'),
         (without_optimizer, dict(memory='8GiB'), 'optim_wrapper names no optimizer'),
     ],
@@ -345,10 +357,14 @@ def test_a_contradiction_to_a_resumed_plan(tmp_path):
     config, checkpoint = fitted_run(tmp_path, method='exact', memory='1GiB')
     for asked in ({}, dict(method='exact'), dict(memory='1GiB'), dict(memory='2GiB', method='exact')):
         kept, words = running.prepare(config, checkpoint, **asked)
-        assert method_of(kept) == 'exact' and words.startswith('Fitted to 1GiB: exact')
+        assert method_of(kept) == 'exact' and words.startswith(
+            f'The plan that {checkpoint} was trained by is kept:\nFitted to 1GiB'
+        )
     with pytest.raises(ValueError, match="was trained by the method 'exact', and a resumed run goes on as it began"):
         running.prepare(config, checkpoint, method='manpp')
-    with pytest.raises(ValueError, match='--memory 5MiB: as .* was trained, a step needs .* resume with a smaller'):
+    with pytest.raises(
+        ValueError, match=r'--memory 5MiB: as .* was trained, a step needs .* give at least \d+MiB, or start anew'
+    ):
         running.prepare(config, checkpoint, memory='5MiB')
     larger = copy.deepcopy(config)
     larger.train_dataloader.batch_size = 2000  # what is needed now counts, not what was predicted then
@@ -378,7 +394,7 @@ def test_a_plan_of_an_earlier_release(tmp_path):
     config.launcher = 'none'
     kept, words = running.prepare(config, str(tmp_path / 'a.pth'))
     assert kept.model.backbone.cuts == [(1, 1)]
-    assert words == 'a\nb'
+    assert words.splitlines()[1:] == ['a', 'b']
 
 
 @pytest.mark.parametrize('kind', ['AmpOptimWrapper', 'mmengine.AmpOptimWrapper', AmpOptimWrapper])
@@ -428,7 +444,7 @@ def test_other_processes_get_the_first_ones_plan(tmp_path, monkeypatch):
     assert sent[0][0]['cuts'] == [list(cut) for cut in cuts]
     with pytest.raises(ValueError, match='is not a size'):
         running.prepare(auto(tmp_path, memory_budget='a lot'))
-    assert sent[1][0] is None and "memory='a lot'" in sent[1][1]
+    assert sent[1][0] is None and "memory 'a lot'" in sent[1][1]
 
     monkeypatch.setattr(running, '_fitted', lambda *_: pytest.fail('planned in another process'))
     monkeypatch.setenv('RANK', '1')
@@ -440,7 +456,7 @@ def test_other_processes_get_the_first_ones_plan(tmp_path, monkeypatch):
         other = auto(tmp_path)
         other.launcher = 'a launcher'
         if expected is None:
-            with pytest.raises(RuntimeError, match="the first process could not plan: memory='a lot'"):
+            with pytest.raises(RuntimeError, match="the first process could not plan: memory 'a lot'"):
                 running.prepare(other)
         else:
             found, words = running.prepare(other, predict=True)
@@ -451,7 +467,7 @@ def test_other_processes_get_the_first_ones_plan(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ('backbone', 'message'),
     [
-        (dict(memory_budget='a lot'), "memory='a lot' is not a size"),
+        (dict(memory_budget='a lot'), "memory 'a lot' is not a size"),
         (dict(memory_budget='1MiB'), 'is below the floor'),
         (dict(auxiliary=[]), 'one auxiliary='),
         (dict(cuts=[(1, 1)]), 'set model.backbone.cuts=None'),
@@ -478,9 +494,35 @@ def test_the_tool(tmp_path):
     assert factor == pytest.approx(1, abs=0.1)
     assert method_of(Config.fromfile(tmp_path / 'exact.py')) == 'exact'
     done = execute(*tool, '--memory', '8', '--write', tmp_path / 'a.py')
-    assert done.returncode == 1
-    assert done.stderr.strip().splitlines()[-1].startswith("error: memory='8' has no unit")
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].endswith("--memory: memory '8' has no unit: write 8GiB or 8MB")
     assert not (tmp_path / 'a.py').exists()
+
+
+@pytest.mark.parametrize(
+    ('flags', 'message'),
+    [
+        (['--memory', '8GiB', '--write', 'a.txt'], '--write a.txt: a config is a Python file'),
+        (['--memory', '8GiB', '--write', 'nowhere/a.py'], '--write nowhere/a.py: there is no folder nowhere'),
+        (['--method', 'magic'], "invalid choice: 'magic' (choose from 'end_to_end'"),
+        (['--write', 'a.py'], 'give --memory or --method'),
+    ],
+)
+def test_flags_are_checked_before_anything_is_planned(flags, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['fit.py', 'config.py', *flags])
+    with pytest.raises(SystemExit, match='2'):
+        load_tool('tools/fit.py').parse_args()
+    assert message in capsys.readouterr().err
+
+
+def test_what_nothing_fits_is_said_below_the_table(tmp_path, monkeypatch, capsys):
+    config = tmp_path / 'plain.py'
+    plain(segmentor_config()).dump(config)
+    flags = ['--input', '2', '64', '128', '--memory', '5MiB', '--method', 'end_to_end']
+    monkeypatch.setattr(sys, 'argv', ['fit.py', str(config), *flags])
+    load_tool('tools/fit.py').main()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.match(r'memory 5MiB is below the floor: give at least \d+MiB. 2 images of 64x128 need', last)
 
 
 def test_a_configs_own_cuts_are_kept_on_demand():
