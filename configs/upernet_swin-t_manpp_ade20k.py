@@ -13,7 +13,7 @@ model['backbone']['auxiliary']['head'] |= dict(num_classes=150, norm_cfg=dict(ty
 custom_hooks = _base_.manpp_hooks
 default_hooks = _base_.manpp_default_hooks
 randomness = dict(seed=0)
-optim_wrapper = dict(paramwise_cfg=_base_.manpp_swin_paramwise)
+optim_wrapper = dict(paramwise_cfg=_base_.manpp_transformer_paramwise)
 auto_scale_lr = dict(enable=False, base_batch_size=16)
 # Upstream has cuDNN search for its fastest algorithms, which tries workspaces of many GB at the first step.
 env_cfg = dict(cudnn_benchmark=False)

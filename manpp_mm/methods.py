@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
 
-from .backbones import LocalBackbone, LocalSwinMixin, local_class, plain_model
+from .backbones import LocalBackbone, local_class, plain_model
 from .backbones.config import local_twin, mode_of
 from .compat.config_prefix import OWN, config_folder
 from .hooks import CheckpointModulesHook, EarlyLossHook, LocalScalarsHook, MomentumHook
@@ -198,9 +198,8 @@ def _add_networks(config: Config, twin: type[LocalBackbone], way: Way, fragment:
     head = auxiliary['head']
     segments = twin.auxiliary_type.registry.scope == 'mmseg'
     head['num_classes'] = classes_of(config.model)
-    swin = issubclass(twin, LocalSwinMixin)
-    if swin:
-        auxiliary['stride'] = POOLED  # at the blocks' own strides copies of Swin blocks hold more than they save
+    if twin.transformer:
+        auxiliary['stride'] = POOLED  # at the blocks' own strides copies of such units hold more than they save
         if segments:
             head['norm_cfg'] = _last(config.model.decode_head).get('norm_cfg')
     if way.stride is not None:
@@ -214,9 +213,10 @@ def _add_networks(config: Config, twin: type[LocalBackbone], way: Way, fragment:
     if wrapper is None:
         return  # it is only tested
     paramwise = ConfigDict(wrapper.get('paramwise_cfg') or {})
-    own = fragment['manpp_swin_paramwise' if swin else 'manpp_paramwise']
-    paramwise['custom_keys'] = ConfigDict({**own['custom_keys'], **(paramwise.get('custom_keys') or {})})
-    wrapper['paramwise_cfg'] = paramwise
+    if wrapper.get('constructor') is None:  # another may go by depth, as ConvNeXt's, where these count as heads
+        own = fragment['manpp_transformer_paramwise' if twin.transformer else 'manpp_paramwise']
+        paramwise['custom_keys'] = ConfigDict({**own['custom_keys'], **(paramwise.get('custom_keys') or {})})
+        wrapper['paramwise_cfg'] = paramwise
     clip = fragment.get('manpp_clip_grad')
     if clip is not None and wrapper.get('clip_grad') is None:
         wrapper['clip_grad'] = clip

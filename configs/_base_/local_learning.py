@@ -16,11 +16,15 @@ manpp_default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 
 # A key of their own, so that a learning rate multiplier of `backbone` does not reach the auxiliary networks.
 manpp_paramwise = dict(custom_keys={'backbone.auxiliary': dict(lr_mult=1.0)})
-# For a Swin Transformer, whose norms do not decay, nor its branches'.
-manpp_swin_paramwise = dict(
+# For a transformer (Swin, PVT, MiT), whose norms do not decay, nor their copies in the branches.
+manpp_transformer_paramwise = dict(
     custom_keys={
         'backbone.auxiliary': dict(lr_mult=1.0),
         'branches.learnable.block.norm': dict(decay_mult=0.0),
         'branches.learnable.merging.norm': dict(decay_mult=0.0),
+        'branches.learnable.layer.norm': dict(decay_mult=0.0),
+        'branches.learnable.layer.attn.norm': dict(decay_mult=0.0),
+        'branches.learnable.embed.norm': dict(decay_mult=0.0),
+        'branches.learnable.norm': dict(decay_mult=0.0),
     }
 )

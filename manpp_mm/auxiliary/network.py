@@ -8,7 +8,6 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, ModuleList
 from mmengine.registry import Registry
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..arguments import refuse_unknown
 from ..backbones.unit import Layout, Unit
@@ -240,15 +239,13 @@ class AuxiliaryNetwork(BaseModule):
     def _pooled(self, x: Tensor) -> Tensor:
         if self.pooling == 1:
             return x
-        found = self.layout.to_map(x)
-        height, width = found.shape[-2:]
+        height, width = self.layout.to_map(x).shape[-2:]
         if min(height, width) < self.pooling:
             raise RuntimeError(
                 f"auxiliary.stride pools {self.pooling} x {self.pooling} pixels of a block's output, which is "
                 f'{height} x {width} here: larger images or a finer stride are needed'
             )
-        # Pixels at the border that do not fill a window count, too.
-        return self.layout.from_map(F.avg_pool2d(found, self.pooling, ceil_mode=True))
+        return self.layout.pooled(x, self.pooling)
 
     def train_heads(self, mode: bool) -> None:
         """Set the mode of all but the branches; a backbone's ``norm_eval`` is not meant for them."""

@@ -1,18 +1,28 @@
 """What a backbone is to us: units, and the mixin that trains them block by block."""
 
 from .config import local_class, mode_of, plain_model
+from .convnext import LocalConvNeXtMixin
+from .csp import LocalCSPMixin
 from .find import find_local_backbone, unwrapped
 from .local_backbone import LocalBackbone
-from .resnet import LocalResNetMixin
+from .pyramid import LocalMiTMixin, LocalPyramidMixin
+from .resnet import LocalRegNetMixin, LocalResNetMixin
 from .swin import LocalSwinMixin
 from .unit import ChannelsLast, Layout, Unit
+from .vit import LocalViTMixin
 
 __all__ = [
     'ChannelsLast',
     'Layout',
     'LocalBackbone',
+    'LocalCSPMixin',
+    'LocalConvNeXtMixin',
+    'LocalMiTMixin',
+    'LocalPyramidMixin',
+    'LocalRegNetMixin',
     'LocalResNetMixin',
     'LocalSwinMixin',
+    'LocalViTMixin',
     'Unit',
     'find_local_backbone',
     'local_class',

@@ -34,10 +34,16 @@ def local_twin(name: Any, scope: str | None = None) -> type[LocalBackbone] | Non
     waiting = [LocalBackbone]
     while waiting:
         kind = waiting.pop()
-        if getattr(kind, 'plain', None) is plain is not None:
+        if getattr(kind, 'plain', None) is plain is not None and _trains_in(kind, scope):
             return kind
         waiting += kind.__subclasses__()
     return None
+
+
+def _trains_in(kind: type[LocalBackbone], scope: str | None) -> bool:
+    """Whether a local class's auxiliary networks are those of a package; MMPretrain's backbones serve the others."""
+    networks = getattr(kind, 'auxiliary_type', None)
+    return scope is None or networks is None or networks.registry.scope == scope
 
 
 def checked_local_class(config: 'Config | Mapping') -> type[LocalBackbone]:

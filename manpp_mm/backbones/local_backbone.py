@@ -8,7 +8,7 @@ import torch
 from mmengine.model import ModuleList
 from torch import Tensor, nn
 
-from ..arguments import refuse_unknown
+from ..arguments import constructor_parameters, refuse_unknown
 from ..local import BlockOutput, Cut, checkpointed, deliver_nothing, local_step, partition
 from ..mode import EXACT, GRADIENTS, LOCAL
 from ..step import Step
@@ -47,8 +47,9 @@ class LocalBackbone(TrunkState, Trunk):
         gradient: ``'local'``, or ``'exact'``; then there are no auxiliary networks. ``GradientSwitchHook`` switches a
             local backbone to exact gradients for a stretch of the schedule.
         memory_budget: With ``local_blocks='auto'`` the size to plan for, ``'6GiB'`` say; None: about the lowest peak.
-        args, kwargs: The parent backbone's. ``with_cp=True`` checkpoints each unit, non-reentrant; not the
-            branches, whose backward follows their forward at once.
+        with_cp: Whether to checkpoint each unit, non-reentrant, whether or not the parent backbone knows the argument;
+            not the branches, whose backward follows their forward at once.
+        args, kwargs: The parent backbone's.
 
     Raises:
         ValueError: For cuts or an auxiliary network that do not fit the backbone; the message names the key.
@@ -75,6 +76,7 @@ class LocalBackbone(TrunkState, Trunk):
         auxiliary: 'Mapping | Sequence[Mapping] | None' = None,
         gradient: str = LOCAL.backbone,
         memory_budget: str | None = None,
+        with_cp: bool = False,
         **kwargs: Any,
     ) -> None:
         _check_gradient(gradient)
@@ -85,6 +87,8 @@ class LocalBackbone(TrunkState, Trunk):
                 "config with cuts. memory_budget goes with local_blocks='auto' and cuts=None."
             )
         refuse_unknown(kwargs, type(self), 'model.backbone')
+        if with_cp and 'with_cp' in constructor_parameters(self.plain):
+            kwargs['with_cp'] = True
         super().__init__(*args, **kwargs)
         self.auxiliary = ModuleList()
         self.step: Step | None = None
@@ -102,7 +106,7 @@ class LocalBackbone(TrunkState, Trunk):
         """The units ``(stage, index)`` from the first that trains on, each but the last a place for a cut."""
         # Units would checkpoint themselves with reentrance, which torch.autograd.grad cannot enter.
         reentrant = [m for unit in units for m in unit.module.modules() if getattr(m, 'with_cp', False)]
-        self.units_checkpointed = bool(reentrant)
+        self.units_checkpointed = with_cp or bool(reentrant)
         for module in reentrant:
             module.with_cp = False
         self.gradient = gradient

@@ -10,7 +10,7 @@ from .unit import Unit
 
 
 class LocalResNetMixin(LocalBackbone):
-    """A ResNet's units are its residual blocks: ResNet, V1c, V1d, ResNeXt; RegNet with a geometry of its own."""
+    """A ResNet's units are its residual blocks: ResNet, V1c, V1d, ResNeXt, ResNeSt, Res2Net."""
 
     def units(self) -> list[Unit]:
         units = []
@@ -35,3 +35,13 @@ class LocalResNetMixin(LocalBackbone):
     def run_stem(self, images: Tensor) -> Tensor:
         x = self.stem(images) if self.deep_stem else self.relu(self.norm1(self.conv1(images)))
         return self.maxpool(x)
+
+
+class LocalRegNetMixin(LocalResNetMixin):
+    """A RegNet: its stages have widths of their own, and no pooling follows the first convolution."""
+
+    def stage_geometry(self, stage: int) -> tuple[int, int]:
+        return self.stage_widths[stage], 2 * prod(self.strides[: stage + 1])
+
+    def run_stem(self, images: Tensor) -> Tensor:
+        return self.relu(self.norm1(self.conv1(images)))

@@ -40,6 +40,7 @@ class LocalSwinMixin(LocalBackbone):
     """
 
     layout = ChannelsLast()
+    transformer = True
 
     @classmethod
     def planning_size(cls, backbone: Mapping) -> tuple[int, int]:

@@ -41,6 +41,10 @@ class Trunk:
     layout: ClassVar[Layout] = Layout()
     """How ``x`` between units becomes a map (N, C, H, W)."""
 
+    transformer: ClassVar[bool] = False
+    """Whether units are as wide as a transformer's: copies of them run at a coarse stride, and their norms do not decay
+    where a config is made local (:mod:`manpp_mm.methods`)."""
+
     @classmethod
     def planning_size(cls, backbone: Mapping) -> tuple[int, int]:
         """Height and width of the images from whose step memory is predicted.

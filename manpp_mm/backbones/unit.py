@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..local import Cut
 
@@ -58,6 +59,10 @@ class Layout:
     def from_map(self, features: Tensor) -> Tensor:
         """``x`` of a map (N, C, H, W), without a copy."""
         return features
+
+    def pooled(self, x: Tensor, pixels: int) -> Tensor:
+        """``x`` with so many pixels each way averaged into one; those at the border that fill no window count, too."""
+        return self.from_map(F.avg_pool2d(self.to_map(x), pixels, ceil_mode=True))
 
 
 class ChannelsLast(Layout):

@@ -1,11 +1,32 @@
 """What is registered in MMDetection."""
 
-from mmdet.models import ResNet, ResNetV1d, ResNeXt, SwinTransformer
+from importlib.util import find_spec
+
+from mmdet.models import (
+    CSPDarknet,
+    CSPNeXt,
+    PyramidVisionTransformer,
+    PyramidVisionTransformerV2,
+    RegNet,
+    Res2Net,
+    ResNeSt,
+    ResNet,
+    ResNetV1d,
+    ResNeXt,
+    SwinTransformer,
+)
 from mmdet.registry import MODELS
 
 from ..auxiliary.detection import DetectionAuxiliary
 from ..auxiliary.padded_fcos_head import PaddedFCOSHead
-from ..backbones import LocalResNetMixin, LocalSwinMixin
+from ..backbones import (
+    LocalConvNeXtMixin,
+    LocalCSPMixin,
+    LocalPyramidMixin,
+    LocalRegNetMixin,
+    LocalResNetMixin,
+    LocalSwinMixin,
+)
 
 MODELS.register_module(module=PaddedFCOSHead)
 
@@ -41,7 +62,66 @@ class LocalResNeXt(LocalResNetMixin, ResNeXt):
 
 
 @MODELS.register_module()
+class LocalResNeSt(LocalResNetMixin, ResNeSt):
+    """MMDetection's ``ResNeSt`` (split attention), trained block by block."""
+
+    auxiliary_type = DetectionAuxiliary
+
+
+@MODELS.register_module()
+class LocalRes2Net(LocalResNetMixin, Res2Net):
+    """MMDetection's ``Res2Net`` (scales inside a block), trained block by block."""
+
+    auxiliary_type = DetectionAuxiliary
+
+
+@MODELS.register_module()
+class LocalRegNet(LocalRegNetMixin, RegNet):
+    """MMDetection's ``RegNet``, trained block by block."""
+
+    auxiliary_type = DetectionAuxiliary
+
+
+@MODELS.register_module()
+class LocalCSPDarknet(LocalCSPMixin, CSPDarknet):
+    """MMDetection's ``CSPDarknet`` (YOLOX), trained block by block; a unit is a part of a stage."""
+
+    auxiliary_type = DetectionAuxiliary
+
+
+@MODELS.register_module()
+class LocalCSPNeXt(LocalCSPMixin, CSPNeXt):
+    """MMDetection's ``CSPNeXt`` (RTMDet), trained block by block; a unit is a part of a stage."""
+
+    auxiliary_type = DetectionAuxiliary
+
+
+@MODELS.register_module()
+class LocalPyramidVisionTransformer(LocalPyramidMixin, PyramidVisionTransformer):
+    """MMDetection's ``PyramidVisionTransformer`` (PVT), trained block by block; a unit is a layer."""
+
+    auxiliary_type = DetectionAuxiliary
+
+
+@MODELS.register_module()
+class LocalPyramidVisionTransformerV2(LocalPyramidMixin, PyramidVisionTransformerV2):
+    """MMDetection's ``PyramidVisionTransformerV2``, trained block by block; a unit is a layer."""
+
+    auxiliary_type = DetectionAuxiliary
+
+
+@MODELS.register_module()
 class LocalSwinTransformer(LocalSwinMixin, SwinTransformer):
     """MMDetection's ``SwinTransformer``, trained block by block; a unit is one Swin block."""
 
     auxiliary_type = DetectionAuxiliary
+
+
+if find_spec('mmpretrain') is not None:
+    from mmpretrain.models import ConvNeXt
+
+    @MODELS.register_module()
+    class LocalConvNeXt(LocalConvNeXtMixin, ConvNeXt):
+        """MMPretrain's ``ConvNeXt``, trained block by block in a detector; a unit is a ConvNeXt block."""
+
+        auxiliary_type = DetectionAuxiliary

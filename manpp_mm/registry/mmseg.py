@@ -1,10 +1,21 @@
 """What is registered in MMSegmentation."""
 
-from mmseg.models import ResNet, ResNetV1c, ResNetV1d, ResNeXt, SwinTransformer
+from importlib.util import find_spec
+
+from mmseg.models import (
+    MixVisionTransformer,
+    ResNeSt,
+    ResNet,
+    ResNetV1c,
+    ResNetV1d,
+    ResNeXt,
+    SwinTransformer,
+    VisionTransformer,
+)
 from mmseg.registry import METRICS, MODELS, TRANSFORMS
 
 from ..auxiliary.segmentation import SegmentationAuxiliary
-from ..backbones import LocalResNetMixin, LocalSwinMixin
+from ..backbones import LocalConvNeXtMixin, LocalMiTMixin, LocalResNetMixin, LocalSwinMixin, LocalViTMixin
 from ..datasets.check_labels import CheckLabels
 from ..evaluation.iou import PresentClassIoUMetric
 
@@ -41,7 +52,41 @@ class LocalResNeXt(LocalResNetMixin, ResNeXt):
 
 
 @MODELS.register_module()
+class LocalResNeSt(LocalResNetMixin, ResNeSt):
+    """MMSegmentation's ``ResNeSt`` (split attention), trained block by block."""
+
+    auxiliary_type = SegmentationAuxiliary
+
+
+@MODELS.register_module()
+class LocalMixVisionTransformer(LocalMiTMixin, MixVisionTransformer):
+    """MMSegmentation's ``MixVisionTransformer`` (SegFormer), trained block by block; a unit is a layer."""
+
+    auxiliary_type = SegmentationAuxiliary
+
+
+@MODELS.register_module()
+class LocalVisionTransformer(LocalViTMixin, VisionTransformer):
+    """MMSegmentation's ``VisionTransformer``, trained block by block; a unit is a layer.
+
+    Local heads see the map of the patches.
+    """
+
+    auxiliary_type = SegmentationAuxiliary
+
+
+@MODELS.register_module()
 class LocalSwinTransformer(LocalSwinMixin, SwinTransformer):
     """MMSegmentation's ``SwinTransformer``, trained block by block; a unit is one Swin block."""
 
     auxiliary_type = SegmentationAuxiliary
+
+
+if find_spec('mmpretrain') is not None:
+    from mmpretrain.models import ConvNeXt
+
+    @MODELS.register_module()
+    class LocalConvNeXt(LocalConvNeXtMixin, ConvNeXt):
+        """MMPretrain's ``ConvNeXt``, trained block by block in a segmentor; a unit is a ConvNeXt block."""
+
+        auxiliary_type = SegmentationAuxiliary

@@ -1,4 +1,4 @@
-from helpers import build, detection_batch, detector_config, module_at
+from helpers import build, cut_point, detection_batch, detector_config
 from torch.utils._pytree import tree_leaves
 
 from manpp_mm.memory import LiveBytes, measure
@@ -19,9 +19,9 @@ def test_no_tensor_of_a_blocks_graph_is_alive_when_the_next_block_starts():
 
     backbone.conv1.register_forward_pre_hook(enter)
     for cut in ((2, 0), (3, 0)):
-        module_at(backbone, cut).register_forward_pre_hook(enter)
+        cut_point(backbone, cut)[0].register_forward_pre_hook(enter)
     for end in ((0, 1), (1, 1), (2, 1)):
-        module_at(backbone, end).register_forward_hook(lambda module, args, output: features.append(output.detach()))
+        cut_point(backbone, end)[0].register_forward_hook(lambda module, args, output: features.append(output.detach()))
     kept = [*model.parameters(), *model.buffers(), data['inputs']]
     with LiveBytes(exclude=kept) as live:
         model.neck.register_forward_pre_hook(lambda *_: left.append(dict(backbone.step.shared)))

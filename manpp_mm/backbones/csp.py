@@ -1,0 +1,32 @@
+"""The CSP backbones of MMDetection: CSPDarknet (YOLOX) and CSPNeXt (RTMDet)."""
+
+from torch import Tensor, nn
+
+from .local_backbone import LocalBackbone
+from .unit import Unit
+
+
+class LocalCSPMixin(LocalBackbone):
+    """A CSP backbone's units are the parts of its stages: the convolution that downsamples, the pooling, the CSP layer.
+
+    A CSP layer splits its input and joins it at its end, so that it cannot be cut inside. ``(0, 0)`` is the first part
+    of ``stage1``. A map that is taken from the stem (``out_indices`` with 0) belongs to no unit and is refused.
+    """
+
+    def units(self) -> list[Unit]:
+        units, stride = [], 2  # the stem's
+        for stage, name in enumerate(self.layers[1:]):
+            parts = getattr(self, name)
+            convolution = [m for m in parts[0].modules() if isinstance(m, nn.Conv2d)][-1]
+            stride *= 2
+            for index, part in enumerate(parts):
+                ends = index == len(parts) - 1 and stage + 1 in self.out_indices
+                output = stage + 1 if ends else None
+                units.append(Unit((stage, index), part, convolution.out_channels, stride, output))
+        return units
+
+    def stem_parts(self) -> 'list[nn.Module | nn.Parameter]':
+        return [self.stem]
+
+    def run_stem(self, images: Tensor) -> Tensor:
+        return self.stem(images)

@@ -1,0 +1,86 @@
+"""Transformers that embed patches anew at each stage: PVT, PVTv2 and SegFormer's MixVisionTransformer."""
+
+from torch import Tensor, nn
+
+from .local_backbone import LocalBackbone
+from .unit import ChannelsLast, Unit
+
+
+class PyramidUnit(nn.Module):
+    """A layer, with what stands around it where a stage begins or ends.
+
+    Args:
+        layer: The layer, which takes tokens (N, H * W, C) and (H, W).
+        embed: The stage's patch embedding, None but in its first unit.
+        position: The stage's position embedding, None but in its first unit.
+        norm: The stage's norm, None but in its last unit.
+
+    Shape:
+        (N, H, W, C) to (N, H, W, C), through a patch embedding to (N, H / 2, W / 2, C').
+    """
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        embed: nn.Module | None = None,
+        position: nn.Module | None = None,
+        norm: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.layer = layer
+        self.embed = embed
+        self.position = position
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.embed is None:
+            tokens, size = x.flatten(1, 2), x.shape[1:3]
+        else:
+            tokens, size = self.embed(x.permute(0, 3, 1, 2))
+        if self.position is not None:
+            tokens = self.position(tokens, size)
+        tokens = self.layer(tokens, size)
+        if self.norm is not None:
+            tokens = self.norm(tokens)
+        return tokens.unflatten(1, size)
+
+
+class LocalPyramidMixin(LocalBackbone):
+    """A pyramid transformer's (PVT's) units are its layers.
+
+    Embeddings and norm of a stage belong to its first and its last unit. There is no stem: the images are the first unit's ``x``.
+    """
+
+    layout = ChannelsLast()
+    transformer = True
+
+    def units(self) -> list[Unit]:
+        units, stride = [], 1
+        for stage, (embed, layers, norm) in enumerate(self.layers):
+            stride *= self.strides[stage]
+            position = layers[0] if hasattr(layers[0], 'pos_embed') else None
+            layers = layers[0 if position is None else 1 :]
+            for index, layer in enumerate(layers):
+                first, last = index == 0, index == len(layers) - 1
+                module = PyramidUnit(
+                    layer, embed if first else None, position if first else None, norm if last else None
+                )
+                output = stage if last and stage in self.out_indices else None
+                units.append(Unit((stage, index), module, self.embed_dims * self.num_heads[stage], stride, output))
+        return units
+
+    def stem_parts(self) -> 'list[nn.Module | nn.Parameter]':
+        return []
+
+    def run_stem(self, images: Tensor) -> Tensor:
+        return images.permute(0, 2, 3, 1)
+
+    def output_map(self, stage: int, x: Tensor) -> Tensor:
+        return self.layout.to_map(x).contiguous()
+
+
+class LocalMiTMixin(LocalPyramidMixin):
+    """MMSegmentation's MixVisionTransformer, which gives its maps without a copy."""
+
+    def output_map(self, stage: int, x: Tensor) -> Tensor:
+        return self.layout.to_map(x)

@@ -1,0 +1,120 @@
+"""MMSegmentation's Vision Transformer."""
+
+from typing import Any
+
+import torch
+from torch import Size, Tensor, nn
+from torch.nn import functional as F
+
+from .local_backbone import LocalBackbone
+from .unit import ChannelsLast, Layout, Unit
+
+
+class ClassToken(ChannelsLast):
+    """The layout of a trunk whose ``x`` holds a class token, (N, H + 1, W, C): it ends the row above the patches.
+
+    The rest of that row is zero and never used. So tokens (N, 1 + H * W, C) are a view of ``x``, which carries its
+    height and width by itself.
+    """
+
+    def to_map(self, x: Tensor) -> Tensor:
+        """The map (N, C, H, W) of the patches, without a copy."""
+        return super().to_map(x[:, 1:])
+
+    def pooled(self, x: Tensor, pixels: int) -> Tensor:
+        """``x`` with its patches average-pooled and the class token as it is."""
+        patches = super().pooled(x, pixels)
+        return self.pack(torch.cat([x[:, 0, -1:], patches.flatten(1, 2)], 1), patches.shape[1:3])
+
+    @staticmethod
+    def pack(tokens: Tensor, size: 'Size | tuple[int, int]') -> Tensor:
+        """``x`` of tokens (N, 1 + H * W, C), the class token first, of a map of a height and width."""
+        height, width = size
+        return F.pad(tokens, (0, 0, width - 1, 0)).unflatten(1, (height + 1, width))
+
+    @staticmethod
+    def unpack(x: Tensor) -> Tensor:
+        """The tokens of ``x``, without a copy."""
+        return x.flatten(1, 2)[:, x.shape[2] - 1 :]
+
+
+class ViTUnit(nn.Module):
+    """A layer of a Vision Transformer, and the final norm after the last one.
+
+    Args:
+        layer: The layer, which takes tokens (N, L, C).
+        with_class_token: Whether one stands before the patches.
+        norm: The final norm, None but in the last unit.
+
+    Shape:
+        (N, H, W, C) to the same; with a class token see :class:`ClassToken`.
+    """
+
+    def __init__(self, layer: nn.Module, with_class_token: bool, norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.layer = layer
+        self.with_class_token = with_class_token
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1:3]
+        tokens = self.layer(ClassToken.unpack(x) if self.with_class_token else x.flatten(1, 2))
+        if self.norm is not None:
+            tokens = self.norm(tokens)
+        if self.with_class_token:
+            return ClassToken.pack(tokens, (height - 1, width))
+        return tokens.unflatten(1, (height, width))
+
+
+class LocalViTMixin(LocalBackbone):
+    """A Vision Transformer's units are its layers, ``(0, 0)``, ``(0, 1)``, ...; local heads see the map of its patches.
+
+    Patch embedding, class token, position embedding and the norm before the layers are the stem.
+    """
+
+    transformer = True
+
+    def __init__(self, *args: Any, output_cls_token: bool = False, out_origin: bool = False, **kwargs: Any) -> None:
+        for key, value in (('output_cls_token', output_cls_token), ('out_origin', out_origin)):
+            if value:
+                raise ValueError(
+                    f'model.backbone.{key}=True: a {type(self).__name__} gives maps of its layers alone. Take '
+                    f'{key}=False, or the plain {self.plain.__name__}'
+                )
+        super().__init__(*args, **kwargs)
+
+    @property
+    def layout(self) -> Layout:
+        """With a class token or without."""
+        return ClassToken() if self.with_cls_token else ChannelsLast()
+
+    def units(self) -> list[Unit]:
+        channels, stride = self.pos_embed.shape[-1], self.patch_size
+        last = len(self.layers) - 1
+        return [
+            Unit(
+                (0, index),
+                ViTUnit(layer, self.with_cls_token, self.norm1 if self.final_norm and index == last else None),
+                channels,
+                stride,
+                output=index if index in self.out_indices else None,
+            )
+            for index, layer in enumerate(self.layers)
+        ]
+
+    def stem_parts(self) -> 'list[nn.Module | nn.Parameter]':
+        norm = [self.pre_ln] if self.pre_norm else []
+        return [self.patch_embed, self.cls_token, self.pos_embed, self.drop_after_pos, *norm]
+
+    def run_stem(self, images: Tensor) -> Tensor:
+        x, size = self.patch_embed(images)
+        x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
+        x = self._pos_embeding(x, size, self.pos_embed)
+        if not self.with_cls_token:
+            x = x[:, 1:]
+        if self.pre_norm:
+            x = self.pre_ln(x)
+        return ClassToken.pack(x, size) if self.with_cls_token else x.unflatten(1, size)
+
+    def output_map(self, stage: int, x: Tensor) -> Tensor:
+        return self.layout.to_map(x).contiguous()

@@ -1,0 +1,212 @@
+"""The other families: what holds for a ResNet holds for them, in every package that has them."""
+
+import inspect
+
+import pytest
+import torch
+from helpers import (
+    build,
+    check_evaluation,
+    check_exact,
+    check_parity,
+    detection_batch,
+    detector_config,
+    segmentation_batch,
+    segmentor_config,
+    with_backbone,
+)
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from manpp_mm.backbones import LocalBackbone, plain_model
+from manpp_mm.backbones.config import local_twin
+from manpp_mm.backbones.vit import ClassToken
+from manpp_mm.methods import Way, apply_way
+from manpp_mm.mode import LOCAL
+
+PYRAMID = dict(
+    embed_dims=8, num_layers=[2, 2, 2, 2], num_heads=[1, 2, 2, 4], sr_ratios=[2, 2, 1, 1], drop_path_rate=0.3
+)
+CONVNEXT = dict(
+    type='LocalConvNeXt', arch=dict(depths=[2, 2, 2, 2], channels=[8, 16, 16, 32]), out_indices=[0, 1, 2, 3],
+    gap_before_final_norm=False, layer_scale_init_value=1.0, drop_path_rate=0.3,
+)  # fmt: skip
+VIT = dict(
+    type='LocalVisionTransformer', img_size=64, embed_dims=16, num_layers=4, num_heads=2, out_indices=(0, 1, 2, 3),
+    drop_path_rate=0.3,
+)  # fmt: skip
+ENDS = [(0, 1), (1, 0), (2, 1)]
+"""A cut at a stage's end, one inside a stage, and another end."""
+
+# For each family: its package, the channels of its maps, the backbone.
+FAMILIES = {
+    'PVT': ('mmdet', [8, 16, 16, 32], dict(PYRAMID, type='LocalPyramidVisionTransformer', pretrain_img_size=32)),
+    'PVTv2': ('mmdet', [8, 16, 16, 32], dict(PYRAMID, type='LocalPyramidVisionTransformerV2')),
+    'ConvNeXt, detector': ('mmdet', [8, 16, 16, 32], CONVNEXT),
+    'RegNet': (
+        'mmdet', [16, 32, 80, 160],
+        dict(type='LocalRegNet', arch=dict(w0=16, wa=20.0, wm=2.2, group_w=16, depth=9, bot_mul=1.0)),
+    ),
+    'Res2Net': (
+        'mmdet', [32, 64, 128, 256], dict(type='LocalRes2Net', depth=50, scales=2, base_width=8, base_channels=8)
+    ),
+    'ResNeSt, detector': (
+        'mmdet', [32, 64, 128, 256], dict(type='LocalResNeSt', depth=50, base_channels=8, stem_channels=8)
+    ),
+    'CSPDarknet': ('mmdet', [16, 32, 64], dict(type='LocalCSPDarknet', deepen_factor=0.33, widen_factor=0.0625)),
+    'CSPNeXt': ('mmdet', [16, 32, 64], dict(type='LocalCSPNeXt', deepen_factor=0.33, widen_factor=0.0625)),
+    'MiT': ('mmseg', [8, 16, 16, 32], dict(PYRAMID, type='LocalMixVisionTransformer')),
+    'ViT': ('mmseg', [16] * 4, VIT),
+    'ConvNeXt, segmentor': ('mmseg', [8, 16, 16, 32], CONVNEXT),
+    'ResNeSt, segmentor': (
+        'mmseg', [32, 64, 128, 256], dict(type='LocalResNeSt', depth=50, base_channels=8, stem_channels=8)
+    ),
+}  # fmt: skip
+CUTS = dict.fromkeys(FAMILIES, ENDS) | {'ViT': [(0, 0), (0, 2)], 'RegNet': [(0, 0), (2, 0), (2, 2)]}
+
+
+def config_of(name: str, **backbone: object) -> Config:
+    scope, channels, options = FAMILIES[name]
+    make = detector_config if scope == 'mmdet' else segmentor_config
+    channels = channels[: len(backbone.get('out_indices', channels))]
+    return with_backbone(make(), channels, **dict(options, cuts=CUTS[name]) | backbone)
+
+
+def model_of(name: str, **backbone: object):
+    config = config_of(name, **backbone)
+    model = build(config).double()
+    return model, (detection_batch if config.default_scope == 'mmdet' else segmentation_batch)(model)
+
+
+@pytest.mark.parametrize('options', [{}, dict(with_cp=True), dict(cuts=None, local_blocks=2)])
+@pytest.mark.parametrize('name', FAMILIES)
+def test_gradients_equal_the_naive_sum(name, options):
+    model, data = model_of(name, **options)
+    assert check_parity(model, data)
+    assert model.backbone.units_checkpointed == bool(options.get('with_cp'))
+
+
+@pytest.mark.parametrize('with_cp', [False, True])
+@pytest.mark.parametrize('name', FAMILIES)
+def test_exact_gradients_are_end_to_end_trainings(name, with_cp):
+    check_exact(*model_of(name, gradient='exact', with_cp=with_cp))
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_cut_after_every_unit(name):
+    model, data = model_of(name, gradient='exact')
+    model, data = model_of(name, cuts=model.backbone.trained_units[:-1])
+    check_parity(model, data)
+
+
+VARIANTS = {
+    'ViT': [
+        dict(with_cls_token=False),
+        dict(final_norm=True),
+        dict(pre_norm=True),
+        dict(out_indices=(1, 3)),
+        dict(auxiliary=dict(stride=32, head=dict(type='FCNHead', num_classes=4, channels=8, norm_cfg=dict(type='BN')))),
+    ],
+    'PVT': [dict(use_abs_pos_embed=False)],
+    'ConvNeXt, detector': [dict(frozen_stages=1, cuts=[(1, 0)])],
+    'CSPNeXt': [dict(frozen_stages=1, cuts=[(1, 0)]), dict(norm_eval=True), dict(use_depthwise=True)],
+    'CSPDarknet': [dict(frozen_stages=0), dict(use_depthwise=True)],
+    'RegNet': [dict(frozen_stages=1, cuts=[(2, 0)])],
+}
+
+
+@pytest.mark.parametrize(('name', 'options'), [(name, each) for name, found in VARIANTS.items() for each in found])
+@pytest.mark.parametrize('gradient', ['local', 'exact'])
+def test_options_of_a_family(name, options, gradient):
+    model, data = model_of(name, **options, gradient=gradient)
+    check_parity(model, data) if gradient == 'local' else check_exact(model, data)
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_evaluation_is_the_parents_and_runs_no_auxiliary_network(name, monkeypatch):
+    config = config_of(name)
+    init_default_scope(config.default_scope)
+    local = MODELS.build(config.model.backbone)
+    check_evaluation(local, MODELS.build(plain_model(config).backbone), monkeypatch)
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_a_parents_checkpoint_loads_and_the_branches_follow(name):
+    config = config_of(name)
+    local = build(config, hooked=False)
+    config.model = plain_model(config)
+    plain = build(config, hooked=False)
+    assert type(plain.backbone) is type(local.backbone).plain
+    assert local.load_state_dict(plain.state_dict()) == ([], [])
+    assert local.backbone.sync_auxiliary()
+    for network, unit in zip(local.backbone.auxiliary, local.backbone.next_units(), strict=True):
+        for branch in (network.branches.learnable, network.branches.momentum):
+            for key, value in unit.module.state_dict().items():
+                assert torch.equal(branch.state_dict()[key], value)
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_the_plain_config_is_made_local_and_plain_again(name):
+    config = config_of(name)
+    kind = config.model.backbone.type
+    config.model = plain_model(config)
+    assert 'Local' not in config.model.backbone.type
+    assert config.model.backbone.get('auxiliary') is None
+    local = apply_way(config, Way('manpp', LOCAL, tuple(CUTS[name])))
+    assert local.model.backbone.type.rpartition('.')[2] == kind
+    assert plain_model(local).backbone.type == config.model.backbone.type
+    model = build(local, hooked=False)
+    assert model.backbone.cuts == CUTS[name]
+
+
+def test_every_registered_backbone_is_tested_here_or_before():
+    tested = {options['type'] for _, _, options in FAMILIES.values()}
+    before = {f'LocalResN{end}' for end in ('et', 'etV1c', 'etV1d', 'eXt')} | {'LocalSwinTransformer'}
+    assert {cls.__name__ for cls in registered()} == tested | before
+
+
+def registered() -> list[type[LocalBackbone]]:
+    """The local backbones of this package."""
+    from manpp_mm.registry import mmdet, mmseg
+
+    found = [vars(module).values() for module in (mmdet, mmseg)]
+    return [
+        each
+        for each in (value for values in found for value in values)
+        if inspect.isclass(each) and issubclass(each, LocalBackbone) and each.__module__.startswith('manpp_mm.registry')
+    ]
+
+
+def test_a_class_token_stays_beside_its_patches():
+    tokens = torch.rand(2, 1 + 3 * 5, 4)
+    x = ClassToken.pack(tokens, (3, 5))
+    assert x.shape == (2, 4, 5, 4)
+    assert torch.equal(ClassToken.unpack(x), tokens)
+    assert ClassToken.unpack(x).untyped_storage().data_ptr() == x.untyped_storage().data_ptr()  # no copy
+    layout = ClassToken()
+    assert torch.equal(layout.to_map(x), tokens[:, 1:].unflatten(1, (3, 5)).permute(0, 3, 1, 2))
+    pooled = ClassToken.unpack(layout.pooled(x, 2))
+    assert torch.equal(pooled[:, 0], tokens[:, 0])
+    expected = torch.nn.functional.avg_pool2d(layout.to_map(x), 2, ceil_mode=True)
+    assert torch.equal(pooled[:, 1:], expected.flatten(2).transpose(1, 2))
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'message'),
+    [
+        ('ViT', dict(output_cls_token=True), 'model.backbone.output_cls_token=True: a LocalVisionTransformer gives'),
+        ('ViT', dict(out_origin=True), 'out_origin=False, or the plain VisionTransformer'),
+        ('CSPNeXt', dict(out_indices=(0, 2, 3, 4)), 'outputs of stages .*but model.backbone.out_indices is'),
+        ('CSPNeXt', dict(cuts=[(1, 2)]), 'cut'),
+    ],
+)
+def test_what_a_family_does_not_do(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        build(config_of(name, **options), hooked=False)
+
+
+def test_convnext_has_a_twin_in_each_package():
+    from mmpretrain.models import ConvNeXt
+
+    twins = [local_twin(ConvNeXt, scope) for scope in ('mmdet', 'mmseg')]
+    assert [twin.auxiliary_type.registry.scope for twin in twins] == ['mmdet', 'mmseg']
