@@ -13,6 +13,7 @@ from .backbones import LocalBackbone, local_class, plain_model
 from .backbones.config import local_twin, mode_of
 from .compat.config_prefix import OWN, config_folder
 from .hooks import CheckpointModulesHook, EarlyLossHook, LocalScalarsHook, MomentumHook
+from .hooks.replaced_method import means
 from .local import Cut
 from .mode import END_TO_END, EXACT, LOCAL, Mode
 from .registered import named_class
@@ -150,16 +151,17 @@ def apply_way(config: Config, way: Way) -> Config:
     hooks = list(config.get('custom_hooks') or [])
     hooks += [dict(type=EarlyLossHook.__name__, heads=[name])
               for name in way.early if name not in _named(hooks, config, EarlyLossHook, 'heads')]  # fmt: skip
-    modules = [name for name in way.modules if name not in _named(hooks, config, CheckpointModulesHook, 'modules')]
+    theirs = _named(hooks, config, CheckpointModulesHook, 'modules')
+    modules = [name for name in way.modules if not any(means(pattern, name) for pattern in theirs)]
     if modules:
         hooks.append(dict(type=CheckpointModulesHook.__name__, modules=modules))
     if hooks:
         config.custom_hooks = hooks
     if way.cuts is not None or way.early or way.modules:
-        theirs = config.get('custom_imports') or dict(imports=[], allow_failed_imports=False)
-        imports = imported(theirs)
+        given = config.get('custom_imports') or dict(imports=[], allow_failed_imports=False)
+        imports = imported(given)
         if OWN not in imports:
-            config.custom_imports = theirs | dict(imports=[*imports, OWN])
+            config.custom_imports = given | dict(imports=[*imports, OWN])
     return config
 
 

@@ -95,6 +95,43 @@ def segmentor_config(
     return config
 
 
+DETRS = {
+    'detr': 'detr/detr_r50_8xb2-150e_coco.py',
+    'deformable_detr': 'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
+    'dino': 'dino/dino-4scale_r50_8xb2-12e_coco.py',
+}
+
+
+def detr_config(name: str) -> Config:
+    """An upstream DETR on a ResNet-18 of 16 base channels, with one layer each way, 10 queries and 3 classes."""
+    config = upstream(f'mmdet::{DETRS[name]}')
+    model = config.model
+    local = dict(type='LocalResNet', cuts=[(1, 1), (2, 1)], auxiliary=AUXILIARY, depth=18, base_channels=16)
+    model.backbone.update(local | dict(frozen_stages=-1, init_cfg=None))
+    model.neck.in_channels = [16 * 2**stage for stage in model.backbone.out_indices]
+    model.num_queries = 10
+    model.bbox_head.num_classes = 3
+    for part in (model.encoder, model.decoder):
+        part.num_layers = 1
+        part.layer_cfg.ffn_cfg.feedforward_channels = 32
+    return config
+
+
+def mask2former_config() -> Config:
+    """MMSegmentation's Mask2Former on a ResNet-18 of 16 base channels, with two layers each way and 4 classes."""
+    config = upstream('mmseg::mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py')
+    model, head = config.model, config.model.decode_head
+    auxiliary = dict(head=dict(type='FCNHead', num_classes=4, channels=8, num_convs=1, norm_cfg=dict(type='BN')))
+    local = dict(type='LocalResNet', cuts=[(1, 1), (2, 1)], auxiliary=auxiliary, depth=18, base_channels=16)
+    model.backbone.update(local | dict(norm_cfg=dict(type='BN'), init_cfg=None))
+    model.data_preprocessor.size = (64, 64)
+    head.update(in_channels=[16, 32, 64, 128], num_classes=4, num_queries=10)
+    head.loss_cls.class_weight = [1.0] * 4 + [0.1]
+    head.pixel_decoder.encoder.num_layers = head.transformer_decoder.num_layers = 2
+    head.num_transformer_feat_level = 3
+    return config
+
+
 def build(config: Config, *, hooked: bool = True) -> nn.Module:
     """Build the model of a config in training mode with synced branches, and the forward hooks if asked for."""
     MMLogger.get_instance('mmengine', log_level='WARNING').setLevel('WARNING')

@@ -48,7 +48,8 @@ class PyramidUnit(nn.Module):
 class LocalPyramidMixin(LocalBackbone):
     """A pyramid transformer's (PVT's) units are its layers.
 
-    Embeddings and norm of a stage belong to its first and its last unit. There is no stem: the images are the first unit's ``x``.
+    Embeddings and norm of a stage belong to its first and its last unit. There is no stem: the first
+    unit takes the images.
     """
 
     layout = ChannelsLast()

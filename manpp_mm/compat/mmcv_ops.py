@@ -361,6 +361,44 @@ def modulated_deform_conv_backward(
         _fill(target, lambda gradient=gradient: gradient)
 
 
+def _attend(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
+    """Deformable attention over several levels in PyTorch's own operators, as mmcv runs it on a CPU."""
+    from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
+
+    return multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
+
+
+def ms_deform_attn_forward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    im2col_step: int,
+) -> Tensor:
+    return _attend(value, value_spatial_shapes, sampling_locations, attention_weights)
+
+
+def ms_deform_attn_backward(
+    value: Tensor,
+    value_spatial_shapes: Tensor,
+    value_level_start_index: Tensor,
+    sampling_locations: Tensor,
+    attention_weights: Tensor,
+    grad_output: Tensor,
+    grad_value: Tensor,
+    grad_sampling_loc: Tensor,
+    grad_attn_weight: Tensor,
+    im2col_step: int,
+) -> None:
+    inputs = [each.detach().requires_grad_() for each in (value, sampling_locations, attention_weights)]
+    with torch.enable_grad():
+        output = _attend(inputs[0], value_spatial_shapes, *inputs[1:])
+    gradients = torch.autograd.grad(output, inputs, grad_output)
+    for target, gradient in zip((grad_value, grad_sampling_loc, grad_attn_weight), gradients, strict=True):
+        _fill(target, lambda gradient=gradient: gradient)
+
+
 def get_compiler_version() -> str:
     return 'none (mmcv-lite)'
 
@@ -384,6 +422,8 @@ _KERNELS = {
         deform_conv_backward_parameters,
         modulated_deform_conv_forward,
         modulated_deform_conv_backward,
+        ms_deform_attn_forward,
+        ms_deform_attn_backward,
         get_compiler_version,
         get_compiling_cuda_version,
     )

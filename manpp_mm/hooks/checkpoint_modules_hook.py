@@ -25,7 +25,7 @@ class CheckpointModulesHook(ModelHook):
 
     Args:
         modules: Names of modules as in ``model.named_modules()``: ``['neck', 'rpn_head']`` of a Faster R-CNN,
-            ``['decode_head']`` of a segmentor.
+            ``['decode_head']`` of a segmentor. ``*`` stands for one part of a name: ``['encoder.layers.*']`` of a DETR.
 
     Raises:
         ValueError: ``modules`` is not a list of names. At the start of training: a name that the model does not

@@ -1,5 +1,6 @@
 """Methods of a model's modules that a hook replaces for the length of a training."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,15 +52,23 @@ def checked_names(names: Sequence[str], key: str, example: str) -> list[str]:
     return list(names)
 
 
-def find_modules(model: nn.Module, names: Sequence[str], hook: str) -> dict[str, nn.Module]:
-    """The named modules of a model.
+def means(pattern: str, name: str) -> bool:
+    """Whether a pattern means a module: its name, in which ``*`` stands for one part, as in ``encoder.layers.*``."""
+    return re.fullmatch(re.escape(pattern).replace(r'\*', '[^.]+'), name) is not None
+
+
+def find_modules(model: nn.Module, patterns: Sequence[str], hook: str) -> dict[str, nn.Module]:
+    """The modules of a model that patterns mean.
 
     Raises:
-        ValueError: The model does not have one; the message names the hook and what there is.
+        ValueError: A pattern means none; the message names the hook and what there is.
     """
     modules = dict(model.named_modules())
-    for name in names:
-        if name not in modules or not name:
+    found: dict[str, nn.Module] = {}
+    for pattern in patterns:
+        meant = {name: module for name, module in modules.items() if name and means(pattern, name)}
+        if not meant:
             known = [n for n in modules if n and n.count('.') <= 1 and not n.startswith(('backbone.', 'data_prep'))]
-            raise ValueError(f'{hook}: {type(model).__name__} has no module {name!r}; there are {", ".join(known)}')
-    return {name: modules[name] for name in names}
+            raise ValueError(f'{hook}: {type(model).__name__} has no module {pattern!r}; there are {", ".join(known)}')
+        found |= meant
+    return found

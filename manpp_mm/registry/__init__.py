@@ -1,1 +1,1 @@
-"""What is registered where; each module needs its package."""
+"""What is registered where; each module needs its package, and MMPretrain's ConvNeXt serves the others."""

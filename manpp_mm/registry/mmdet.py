@@ -1,7 +1,5 @@
 """What is registered in MMDetection."""
 
-from importlib.util import find_spec
-
 from mmdet.models import (
     CSPDarknet,
     CSPNeXt,
@@ -27,6 +25,7 @@ from ..backbones import (
     LocalResNetMixin,
     LocalSwinMixin,
 )
+from .convnext import ConvNeXt
 
 MODELS.register_module(module=PaddedFCOSHead)
 
@@ -117,8 +116,7 @@ class LocalSwinTransformer(LocalSwinMixin, SwinTransformer):
     auxiliary_type = DetectionAuxiliary
 
 
-if find_spec('mmpretrain') is not None:
-    from mmpretrain.models import ConvNeXt
+if ConvNeXt is not None:
 
     @MODELS.register_module()
     class LocalConvNeXt(LocalConvNeXtMixin, ConvNeXt):

@@ -1,7 +1,5 @@
 """What is registered in MMSegmentation."""
 
-from importlib.util import find_spec
-
 from mmseg.models import (
     MixVisionTransformer,
     ResNeSt,
@@ -18,6 +16,7 @@ from ..auxiliary.segmentation import SegmentationAuxiliary
 from ..backbones import LocalConvNeXtMixin, LocalMiTMixin, LocalResNetMixin, LocalSwinMixin, LocalViTMixin
 from ..datasets.check_labels import CheckLabels
 from ..evaluation.iou import PresentClassIoUMetric
+from .convnext import ConvNeXt
 
 TRANSFORMS.register_module(module=CheckLabels)
 METRICS.register_module(module=PresentClassIoUMetric)
@@ -82,8 +81,7 @@ class LocalSwinTransformer(LocalSwinMixin, SwinTransformer):
     auxiliary_type = SegmentationAuxiliary
 
 
-if find_spec('mmpretrain') is not None:
-    from mmpretrain.models import ConvNeXt
+if ConvNeXt is not None:
 
     @MODELS.register_module()
     class LocalConvNeXt(LocalConvNeXtMixin, ConvNeXt):

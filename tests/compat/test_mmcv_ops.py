@@ -152,6 +152,28 @@ def test_modulated_deform_conv(geometry, with_bias):
     assert gradcheck(run, (x, offset, mask, weight, bias))
 
 
+def test_deformable_attention_on_a_gpu():
+    """The function that mmcv calls on CUDA, here on a CPU, against the operators that it calls there."""
+    from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction, multi_scale_deformable_attn_pytorch
+
+    shapes = torch.tensor([[4, 6], [2, 3]])
+    inputs = [
+        each.double().requires_grad_()
+        for each in (torch.rand(2, 30, 2, 8), torch.rand(2, 5, 2, 2, 4, 2), torch.rand(2, 5, 2, 2, 4))
+    ]
+    value, locations, weights = inputs
+    starts = torch.tensor([0, 24])
+    found = MultiScaleDeformableAttnFunction.apply(value, shapes, starts, locations, weights, 64)
+    expected = multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)
+    assert torch.equal(found, expected)
+    gradient = torch.rand_like(found)
+    for own, reference in zip(
+        torch.autograd.grad(found, inputs, gradient), torch.autograd.grad(expected, inputs, gradient), strict=True
+    ):
+        torch.testing.assert_close(own, reference)
+        assert own.abs().sum() > 0
+
+
 def test_another_op_names_itself_and_the_way_out():
     with pytest.raises(RuntimeError, match=r"mmcv's op 'softnms' needs a compiled mmcv"):
         mmcv.ops.soft_nms(BOXES, SCORES)

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import AUXILIARY, detector_config, upstream
+from helpers import DETRS, detector_config, detr_config
 from mmengine.config import Config
 from processes import execute
 from runners import HOOKS, write_coco
@@ -17,27 +17,6 @@ from manpp_mm.memory import TrainingStep
 from manpp_mm.memory.predict import own_cuts
 from manpp_mm.memory.profile import trained_units
 from manpp_mm.publish import check_strict, plain_config
-
-CONFIGS = {
-    'detr': 'detr/detr_r50_8xb2-150e_coco.py',
-    'deformable_detr': 'deformable_detr/deformable-detr_r50_16xb2-50e_coco.py',
-    'dino': 'dino/dino-4scale_r50_8xb2-12e_coco.py',
-}
-
-
-def detr_config(name: str) -> Config:
-    """An upstream DETR on a ResNet-18 of 16 base channels, with one layer each way, 10 queries and 3 classes."""
-    config = upstream(f'mmdet::{CONFIGS[name]}')
-    model = config.model
-    local = dict(type='LocalResNet', cuts=[(1, 1), (2, 1)], auxiliary=AUXILIARY, depth=18, base_channels=16)
-    model.backbone.update(local | dict(frozen_stages=-1, init_cfg=None))
-    model.neck.in_channels = [16 * 2**stage for stage in model.backbone.out_indices]
-    model.num_queries = 10
-    model.bbox_head.num_classes = 3
-    for part in (model.encoder, model.decoder):
-        part.num_layers = 1
-        part.layer_cfg.ffn_cfg.feedforward_channels = 32
-    return config
 
 
 def deformable_convolutions() -> Config:
@@ -49,7 +28,7 @@ def deformable_convolutions() -> Config:
 
 BUILDERS = {
     'deformable convolutions': deformable_convolutions,
-    **{name: partial(detr_config, name) for name in CONFIGS},
+    **{name: partial(detr_config, name) for name in DETRS},
 }
 
 
@@ -84,7 +63,7 @@ def test_counting_frozen_stages_leaves_the_backbone():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', CONFIGS)
+@pytest.mark.parametrize('name', DETRS)
 def test_trained_by_the_tool(tmp_path, name):
     write_coco(tmp_path)
     config = detr_config(name)

@@ -1,6 +1,7 @@
 """CheckpointModulesHook and EarlyLossHook: the same step, every parameter and buffer, with less memory."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from helpers import (
     build,
     detection_batch,
     detector_config,
+    detr_config,
     gradients,
+    mask2former_config,
     segmentation_batch,
     segmentor_config,
     upstream,
@@ -22,6 +25,7 @@ from runners import HOOKS, coco_runner_config, runner, segmentation_runner_confi
 from manpp_mm.backbones import plain_model
 from manpp_mm.hooks import CheckpointModulesHook
 from manpp_mm.hooks.checkpoint_modules_hook import CheckpointedCall
+from manpp_mm.hooks.replaced_method import find_modules, means
 from manpp_mm.memory import LiveBytes
 
 NORM = dict(type='BN')
@@ -41,6 +45,9 @@ MODELS = {
     'RetinaNet': (lambda: one_stage('retinanet/retinanet_r50_fpn_1x_coco.py'), ['neck', 'bbox_head']),
     'FCOS': (lambda: one_stage('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'), ['neck', 'bbox_head']),
     'DeepLabV3': (segmentor_config, ['decode_head']),
+    'Deformable DETR': (partial(detr_config, 'deformable_detr'), ['encoder.layers.*']),
+    'DINO': (partial(detr_config, 'dino'), ['encoder.layers.*']),
+    'Mask2Former': (mask2former_config, ['decode_head.pixel_decoder.encoder.layers.*']),
 }
 
 
@@ -63,8 +70,10 @@ def test_same_gradients_and_statistics_with_less_memory(name, kind):
         config.model = plain_model(config)
     elif kind == 'exact':
         config.model.backbone.gradient = 'exact'
-    model = build(config, hooked=kind == 'local').double()
-    data = segmentation_batch(model) if name == 'DeepLabV3' else detection_batch(model)
+    model = build(config, hooked=kind == 'local')
+    if name not in ('DINO', 'Mask2Former'):  # which do not run in float64
+        model.double()
+    data = (segmentation_batch if config.default_scope == 'mmseg' else detection_batch)(model)
     start = copy.deepcopy(model.state_dict())
     plain = step(model, data)
     expected, moved = gradients(model), copy.deepcopy(dict(model.named_buffers()))
@@ -78,7 +87,7 @@ def test_same_gradients_and_statistics_with_less_memory(name, kind):
     for key, value in model.named_buffers():
         assert torch.equal(value, moved[key]), key
     assert plain - found > 100_000  # bytes; at this size gradients of parameters are most of what is kept
-    assert replaced(model) == set(names)
+    assert replaced(model) == set(find_modules(model, names, ''))
     hook.remove(model)
     assert not replaced(model)
 
@@ -117,6 +126,21 @@ def test_modules_that_cannot_be_checkpointed(tmp_path, modules, message):
 def test_modules_must_be_a_list_of_names(modules):
     with pytest.raises(ValueError, match='must be a list of names'):
         CheckpointModulesHook(modules)
+
+
+@pytest.mark.parametrize(
+    ('pattern', 'name', 'expected'),
+    [
+        ('encoder.layers.*', 'encoder.layers.0', True),
+        ('encoder.layers.*', 'encoder.layers.0.ffn', False),
+        ('encoder.layers.*', 'encoderxlayers.0', False),
+        ('*.layers.1', 'decoder.layers.1', True),
+        ('neck', 'neck', True),
+        ('nec', 'neck', False),
+    ],
+)
+def test_patterns(pattern, name, expected):
+    assert means(pattern, name) is expected
 
 
 class Watcher(Hook):
