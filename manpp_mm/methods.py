@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hooks import CheckpointHook
 
 from .backbones import LocalBackbone, local_class, plain_model
-from .backbones.config import local_twin, mode_of
+from .backbones.config import local_twin, mode_of, plain_names
 from .compat.config_prefix import OWN, config_folder
 from .hooks import CheckpointModulesHook, EarlyLossHook, LocalScalarsHook, MomentumHook
 from .hooks.replaced_method import means
 from .local import Cut
 from .mode import END_TO_END, EXACT, LOCAL, Mode
-from .registered import named_class
+from .registered import kind_of, named_class
 
 FAMILY: dict[str, dict[str, Any]] = {
     'manpp': dict(branches=['learnable', 'momentum'], scaling='learnable'),
@@ -123,6 +124,15 @@ def twin_of(config: Config) -> type[LocalBackbone] | None:
     return found
 
 
+def without_twin(config: Config) -> str:
+    """For a message: a config's backbone has no local twin, and which have one."""
+    backbone = config.model.get('backbone') or {}
+    known = plain_names(config.get('default_scope'))
+    close = get_close_matches(kind_of(backbone), known, 1, cutoff=0.5)
+    nearest = f'the nearest that has one is {close[0]}' if close else f'these have one: {", ".join(known)}'
+    return f'there is no local backbone for model.backbone.type={backbone.get("type")!r}; {nearest} (docs/backbones.md)'
+
+
 def apply_way(config: Config, way: Way) -> Config:
     """A config that trains in a way.
 
@@ -143,10 +153,7 @@ def apply_way(config: Config, way: Way) -> Config:
             config = without_local(config)
     else:
         if twin is None:
-            raise ValueError(
-                f'method {way.method!r}: there is no local backbone for '
-                f'model.backbone.type={(config.model.get("backbone") or {}).get("type")!r}'
-            )
+            raise ValueError(f'method {way.method!r}: {without_twin(config)}')
         _make_local(config, twin, way, was_local)
     hooks = list(config.get('custom_hooks') or [])
     hooks += [dict(type=EarlyLossHook.__name__, heads=[name])
@@ -215,7 +222,9 @@ def _add_networks(config: Config, twin: type[LocalBackbone], way: Way, fragment:
     if wrapper is None:
         return  # it is only tested
     paramwise = ConfigDict(wrapper.get('paramwise_cfg') or {})
-    if wrapper.get('constructor') is None:  # another may go by depth, as ConvNeXt's, where these count as heads
+    # Another constructor may go by depth, as ConvNeXt's, where these count as heads; rules by kind of layer alone
+    # (`norm_decay_mult`) hold for auxiliary networks as they are.
+    if wrapper.get('constructor') is None and (paramwise.get('custom_keys') or not paramwise):
         own = fragment['manpp_transformer_paramwise' if twin.transformer else 'manpp_paramwise']
         paramwise['custom_keys'] = ConfigDict({**own['custom_keys'], **(paramwise.get('custom_keys') or {})})
         wrapper['paramwise_cfg'] = paramwise

@@ -1,7 +1,7 @@
 """The local backbone of a config: its class, its plain twin, the mode in which it trains."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -31,13 +31,22 @@ def local_twin(name: Any, scope: str | None = None) -> type[LocalBackbone] | Non
         scope: The config's ``default_scope``.
     """
     plain = named_class(name, 'model', scope)
+    return next((kind for kind in _local_classes(scope) if kind.plain is plain), None)
+
+
+def plain_names(scope: str | None = None) -> list[str]:
+    """The names of the plain backbones that have a local twin in a package."""
+    return sorted({kind.plain.__name__ for kind in _local_classes(scope)})
+
+
+def _local_classes(scope: str | None) -> Iterator[type[LocalBackbone]]:
+    """The local backbones that train in a package, with their plain twins."""
     waiting = [LocalBackbone]
     while waiting:
         kind = waiting.pop()
-        if getattr(kind, 'plain', None) is plain is not None and _trains_in(kind, scope):
-            return kind
+        if hasattr(kind, 'plain') and _trains_in(kind, scope):
+            yield kind
         waiting += kind.__subclasses__()
-    return None
 
 
 def _trains_in(kind: type[LocalBackbone], scope: str | None) -> bool:

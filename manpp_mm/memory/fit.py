@@ -8,7 +8,7 @@ from mmengine.config import Config, ConfigDict
 from ..backbones import local_class, mode_of
 from ..checkpoint_file import read_checkpoint, trained_config
 from ..compat.config_prefix import read_config
-from ..methods import FAMILY, POOLED, Way, apply_way, check_method, method_of, twin_of
+from ..methods import FAMILY, POOLED, Way, apply_way, check_method, method_of, twin_of, without_twin
 from .budget import RESERVE, budget_bytes, room_in
 from .footprint import footprint, padded
 from .inputs import Size, fixed_bytes, in_mixed_precision, training_input
@@ -153,9 +153,8 @@ def check_request(config: Config, method: str | None) -> None:
         )
     if method not in ('end_to_end', 'checkpointed') and twin_of(config) is None:
         raise ValueError(
-            f'--method {method}: there is no local backbone for model.backbone.type='
-            f'{(config.model.get("backbone") or {}).get("type")!r}. Leave out --method: --memory alone checkpoints its '
-            'parts, neck and heads where that is needed'
+            f'--method {method}: {without_twin(config)}. Leave out --method: --memory alone checkpoints its parts, '
+            'neck and heads where that is needed'
         )
 
 

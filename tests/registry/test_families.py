@@ -1,7 +1,9 @@
 """The other families: what holds for a ResNet holds for them, in every package that has them."""
 
 import inspect
+import re
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,12 +21,17 @@ from helpers import (
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from manpp_mm.backbones import LocalBackbone, plain_model
+from manpp_mm import fit
+from manpp_mm.backbones import LocalBackbone, mode_of, plain_model
 from manpp_mm.backbones.config import local_twin
 from manpp_mm.backbones.vit import ClassToken
+from manpp_mm.memory import TrainingStep
+from manpp_mm.memory.inputs import fixed_bytes
 from manpp_mm.methods import Way, apply_way
 from manpp_mm.mode import LOCAL
+from manpp_mm.publish import publish
 
+DOCUMENT = Path(__file__).parents[2] / 'docs/backbones.md'
 PYRAMID = dict(
     embed_dims=8, num_layers=[2, 2, 2, 2], num_heads=[1, 2, 2, 4], sr_ratios=[2, 2, 1, 1], drop_path_rate=0.3
 )
@@ -162,11 +169,52 @@ def test_the_plain_config_is_made_local_and_plain_again(name):
     assert model.backbone.cuts == CUTS[name]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('name', FAMILIES)
+def test_planned_and_published(name, tmp_path):
+    """From the plain config to cuts that need what was predicted, and back to a file that the plain model loads."""
+    config = config_of(name)
+    config.model = plain_model(config)
+    size = (128, 256) if name != 'ViT' else (192, 192)
+    for method in ('manpp', 'exact', 'checkpointed'):
+        fitted = fit(config, method=method, inputs=(2, *size))
+        plan = fitted.manpp_plan
+        assert not plan.measured
+        assert plan.cuts if method != 'checkpointed' else plan.cuts == []
+        fixed = fixed_bytes(fitted)
+        real = TrainingStep(fitted, mode_of(fitted), 2, size, full_regions=True).peak_bytes()
+        needed = fixed.before(2, size) + max(real, fixed.stepping)
+        assert plan.predicted_bytes == pytest.approx(needed, rel=0.1), method
+    fitted = fit(config, method='manpp', inputs=(2, *size))
+    model = build(fitted, hooked=False)
+    meta = dict(cfg=fitted.pretty_text, dataset_meta=dict(classes=('a', 'b', 'c')))
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), tmp_path / 'trained.pth')
+    published = torch.load(publish(tmp_path / 'trained.pth', tmp_path / 'model.pth'), weights_only=True)
+    plain = build(config, hooked=False)
+    plain.load_state_dict(published['state_dict'])  # strict
+    for key, value in plain.state_dict().items():
+        assert torch.equal(value, model.state_dict()[key])
+
+
 def test_every_registered_backbone_is_tested_here_or_before():
     tested = {options['type'] for _, _, options in FAMILIES.values()}
     before = {f'LocalResN{end}' for end in ('et', 'etV1c', 'etV1d', 'eXt')} | {'LocalSwinTransformer'}
     absent = set() if find_spec('mmpretrain') else {'LocalConvNeXt'}
     assert {cls.__name__ for cls in registered()} == (tested | before) - absent
+
+
+def test_the_document_lists_every_backbone():
+    """docs/backbones.md: each class with its package, its plain twin and the stride that --method manpp writes."""
+    rows = re.findall(r'^\| `(Local\w+)` \| ([\w ]+) \| .*?`(\w+)`.*\| (.+?) \|$', DOCUMENT.read_text(), re.M)
+    packages = dict(both={'mmdet', 'mmseg'}, MMDetection={'mmdet'}, MMSegmentation={'mmseg'})
+    listed = {(name, scope, plain) for name, package, plain, _ in rows for scope in packages[package]}
+    found = {(cls.__name__, cls.auxiliary_type.registry.scope, cls.plain.__name__) for cls in registered()}
+    absent = set() if find_spec('mmpretrain') else {row for row in listed if row[0] == 'LocalConvNeXt'}
+    assert listed - absent == found
+    strides = {name: stride for name, _, _, stride in rows}
+    for cls in registered():
+        own = 'the block' in strides[cls.__name__]
+        assert own != (cls.transformer or cls.__name__ == 'LocalResNetV1c'), cls
 
 
 def registered() -> list[type[LocalBackbone]]:

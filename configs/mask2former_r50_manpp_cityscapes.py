@@ -1,0 +1,23 @@
+# Mask2Former R50 on Cityscapes, 90k iterations, the backbone trained block by block. The layers of the pixel decoder's
+# encoder, which hold most of the memory, are checkpointed. Needs MMDetection, as upstream's does.
+_base_ = [
+    'mmseg::mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py',
+    './_base_/segmentation.py',
+    './_base_/cityscapes_data.py',
+]
+custom_imports = dict(imports=['mmdet.models', 'manpp_mm'], allow_failed_imports=False)
+model = dict(backbone=_base_.manpp_backbone)
+model['backbone']['type'] = 'LocalResNet'
+custom_hooks = [
+    *_base_.manpp_hooks,
+    dict(type='CheckpointModulesHook', modules=['decode_head.pixel_decoder.encoder.layers.*']),
+]
+default_hooks = _base_.manpp_default_hooks
+randomness = dict(seed=0)
+optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)
+# Upstream has cuDNN search for its fastest algorithms, which tries workspaces of many GB at the first step.
+env_cfg = dict(cudnn_benchmark=False)
+
+train_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root))
+val_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root))
+test_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root))
