@@ -32,11 +32,14 @@ demo-seg: install $(DEMO_ROOT)/annotations/instances_val2017.json
 	$(BIN)/python tools/test.py $(DEMO_SEG) $$(cat work_dirs/demo-seg/last_checkpoint) \
 		--work-dir work_dirs/demo-seg/test --show-dir work_dirs/demo-seg/painted
 
+# Files of tests side by side, a thread each: a test's own second thread gains less.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: install
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: install
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 # The suite on the maintained fork of MMLab's packages, in an environment of its own.
 test-onedl:

@@ -9,7 +9,6 @@ model = dict(backbone=_base_.manpp_backbone)
 custom_hooks = _base_.manpp_hooks
 default_hooks = _base_.manpp_default_hooks
 randomness = dict(seed=0)
-optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)
 
 train_dataloader = dict(dataset=dict(data_root=_base_.coco_root))
 val_dataloader = dict(dataset=dict(data_root=_base_.coco_root))

@@ -98,8 +98,15 @@ def test_upstreams_own_keys_stay():
     theirs = copy.deepcopy(config.custom_hooks)
     made = apply_way(config, way('manpp', [(1, 2)]))
     assert made.custom_hooks[: len(theirs)] == theirs
+    # Rules by kind of layer hold for auxiliary networks as well; a key of their own would end that.
+    assert made.optim_wrapper.paramwise_cfg == config.optim_wrapper.paramwise_cfg
+    config.optim_wrapper.paramwise_cfg.custom_keys = dict(backbone=dict(lr_mult=0.1))
+    made = apply_way(config, way('manpp', [(1, 2)]))
     assert made.optim_wrapper.paramwise_cfg.norm_decay_mult == 0
-    assert made.optim_wrapper.paramwise_cfg.custom_keys == {'backbone.auxiliary': dict(lr_mult=1.0)}
+    assert made.optim_wrapper.paramwise_cfg.custom_keys == {
+        'backbone': dict(lr_mult=0.1),
+        'backbone.auxiliary': dict(lr_mult=1.0),
+    }
 
 
 def test_a_segmentors_auxiliary_head_stays_for_exact_gradients():

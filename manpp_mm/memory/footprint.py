@@ -27,10 +27,11 @@ class Footprint(LiveBytes):
     """Live bytes and floating-point operations of a step, split by how they grow with the input.
 
     A tensor of a parameter's shape (a gradient) does not grow; one whose elements are a multiple of the small image's
-    positions at stride 32, or of a pyramid's over it, grows with images and pixels; unless it is no multiple of the
-    images: a single one's, which is not taken to shrink where there are fewer. A multiple of the positions' square,
-    attention over all pairs, grows with images and pixels squared; any other tensor (sampled regions, say) with images
-    alone. What grows otherwise is not covered: attention between parts of the image whose number grows, say.
+    positions at stride 32, of a pyramid's over it or of a Vision Transformer's tokens, grows with images and pixels;
+    unless it is no multiple of the images: a single one's, which is not taken to shrink where there are fewer. A multiple
+    of the positions' square, attention over all pairs, grows with images and pixels squared; any other tensor (sampled
+    regions, say) with images alone. What grows otherwise is not covered: attention between parts of the image whose number
+    grows, say.
 
     Args:
         step: A step on the probe's images.
@@ -72,7 +73,7 @@ class Footprint(LiveBytes):
         number = tensor.numel()
         if not number or all(number % count for count in self._counts):
             return _BATCH
-        if number % self._counts[0] ** 2 == 0:
+        if any(number % count**2 == 0 for count in self._counts[:2]):
             return _PAIRS
         return _IMAGE if number % self._images else _AREA
 
@@ -155,7 +156,9 @@ def _counts(size: tuple[int, int]) -> list[int]:
 
     # Whole pyramids from stride 4 or 8 to 64 or 128, as dense heads join them.
     pyramids = [sum(positions(2**level) for level in range(first, last)) for first in (2, 3) for last in (7, 8)]
-    return [positions(32), *pyramids]
+    # Patches of 16 pixels with a class token, and a row of them more (see backbones/vit.py).
+    patches = positions(16)
+    return [positions(32), patches + 1, patches + ceil(size[1] / 16), *pyramids]
 
 
 def small_size(config: Config) -> tuple[int, int]:

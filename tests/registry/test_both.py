@@ -29,16 +29,15 @@ def test_names_keys_and_defaults_are_the_same_for_both():
     def added(module):
         return {name for name in vars(module) if name.startswith('Local') and 'Mixin' not in name}
 
-    assert added(segmentation) - added(detection) == {'LocalResNetV1c'}  # MMDetection has no V1c
-    assert added(detection) <= added(segmentation)
+    assert added(detection) & added(segmentation) >= {'LocalResNet', 'LocalResNeXt', 'LocalSwinTransformer'}
     for module in (detection, segmentation):
-        for name in added(module):
+        for name in added(module) - {'LocalVisionTransformer'}:  # which refuses two keys of its own
             assert vars(module)[name].__init__ is LocalBackbone.__init__
     assert detection.DetectionAuxiliary.__init__ is AuxiliaryNetwork.__init__
     own = inspect.signature(segmentation.SegmentationAuxiliary.__init__).parameters
     assert set(own) == {'self', 'args', 'loss_resolution', 'kwargs'}  # label maps alone have a resolution
     fragments = [Config.fromfile(FRAGMENTS / f'{task}.py') for task in ('detection', 'segmentation')]
-    assert set(fragments[0]) == set(fragments[1])
+    assert set(fragments[0]) - {'manpp_clip_grad'} == set(fragments[1])  # detectors clip, their local losses are FCOS's
     assert set(fragments[0].manpp_backbone) == set(fragments[1].manpp_backbone)
     for key in ('manpp_hooks', 'manpp_default_hooks', 'manpp_paramwise'):
         assert fragments[0][key] == fragments[1][key]

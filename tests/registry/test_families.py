@@ -21,12 +21,12 @@ from helpers import (
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from manpp_mm import fit
-from manpp_mm.backbones import LocalBackbone, mode_of, plain_model
-from manpp_mm.backbones.config import local_twin
+from manpp_mm.backbones import LocalBackbone, plain_model
+from manpp_mm.backbones.config import local_twin, with_cuts
 from manpp_mm.backbones.vit import ClassToken
 from manpp_mm.memory import TrainingStep
-from manpp_mm.memory.inputs import fixed_bytes
+from manpp_mm.memory.choose import choose_plan
+from manpp_mm.memory.profile import ExactProfile, LocalProfile
 from manpp_mm.methods import Way, apply_way
 from manpp_mm.mode import LOCAL
 from manpp_mm.publish import publish
@@ -170,26 +170,25 @@ def test_the_plain_config_is_made_local_and_plain_again(name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('gradient', ['local', 'exact'])
 @pytest.mark.parametrize('name', FAMILIES)
-def test_planned_and_published(name, tmp_path):
-    """From the plain config to cuts that need what was predicted, and back to a file that the plain model loads."""
+def test_a_plan_needs_what_was_predicted(name, gradient):
+    config = config_of(name, gradient=gradient, cuts=[])
+    size = (128, 256) if name != 'ViT' else (320, 640)
+    profile = (LocalProfile if gradient == 'local' else ExactProfile)(config)
+    plan = choose_plan(profile.plans(2, size)[1:], 0)
+    config.model.backbone = with_cuts(config.model.backbone, plan.cuts)
+    assert plan.peak_bytes == pytest.approx(TrainingStep(config, gradient, 2, size).peak_bytes(), rel=0.1)
+
+
+@pytest.mark.parametrize('name', FAMILIES)
+def test_what_is_published_is_the_plain_model(name, tmp_path):
     config = config_of(name)
-    config.model = plain_model(config)
-    size = (128, 256) if name != 'ViT' else (192, 192)
-    for method in ('manpp', 'exact', 'checkpointed'):
-        fitted = fit(config, method=method, inputs=(2, *size))
-        plan = fitted.manpp_plan
-        assert not plan.measured
-        assert plan.cuts if method != 'checkpointed' else plan.cuts == []
-        fixed = fixed_bytes(fitted)
-        real = TrainingStep(fitted, mode_of(fitted), 2, size, full_regions=True).peak_bytes()
-        needed = fixed.before(2, size) + max(real, fixed.stepping)
-        assert plan.predicted_bytes == pytest.approx(needed, rel=0.1), method
-    fitted = fit(config, method='manpp', inputs=(2, *size))
-    model = build(fitted, hooked=False)
-    meta = dict(cfg=fitted.pretty_text, dataset_meta=dict(classes=('a', 'b', 'c')))
+    model = build(config, hooked=False)
+    meta = dict(cfg=config.pretty_text, dataset_meta=dict(classes=('a', 'b', 'c')))
     torch.save(dict(state_dict=model.state_dict(), meta=meta), tmp_path / 'trained.pth')
     published = torch.load(publish(tmp_path / 'trained.pth', tmp_path / 'model.pth'), weights_only=True)
+    config.model = plain_model(config)
     plain = build(config, hooked=False)
     plain.load_state_dict(published['state_dict'])  # strict
     for key, value in plain.state_dict().items():
