@@ -39,8 +39,7 @@ def prepared(args: argparse.Namespace) -> tuple[Config, str]:
     if args.amp:
         arguments.enable_amp(config)
     arguments.check_device(config)
-    if args.resume is None:
-        check_request(config, args.method)
+    check_request(config, None if args.resume is not None else args.method)
     if args.auto_scale_lr:
         arguments.enable_auto_scale_lr(config)
     if args.resume is not None:

@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
 from ..local import Cut
 from ..mode import END_TO_END, EXACT, LOCAL, Mode
-from ..registered import as_plain, named_class, unregistered
+from ..registered import as_plain, kind_of, named_class, unregistered
 from .local_backbone import LocalBackbone
 
 
@@ -37,6 +38,26 @@ def local_twin(name: Any, scope: str | None = None) -> type[LocalBackbone] | Non
 def plain_names(scope: str | None = None) -> list[str]:
     """The names of the plain backbones that have a local twin in a package."""
     return sorted({kind.plain.__name__ for kind in _local_classes(scope)})
+
+
+def check_backbone(config: 'Config | Mapping') -> None:
+    """Is there a backbone of a config's ``type``?
+
+    Raises:
+        ValueError: Nothing of that name is registered; the message names the nearest that is.
+    """
+    backbone, scope = (config.get('model') or {}).get('backbone') or {}, config.get('default_scope')
+    name = backbone.get('type')
+    if not isinstance(name, str) or named_class(name, 'model', scope) is not None:
+        return
+    kinds = list(_local_classes(scope))
+    known = [kind.__name__ for kind in kinds] + [kind.plain.__name__ for kind in kinds]
+    close = get_close_matches(kind_of(backbone), known, 1)
+    hint = f'did you mean {close[0]!r}? ' if close else ''
+    raise ValueError(
+        f'model.backbone.type={name!r} is not registered in {scope}: {hint}docs/backbones.md lists the local '
+        'backbones; one of your own needs its module in custom_imports'
+    )
 
 
 def _local_classes(scope: str | None) -> Iterator[type[LocalBackbone]]:

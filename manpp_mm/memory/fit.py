@@ -6,6 +6,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from ..backbones import local_class, mode_of
+from ..backbones.config import check_backbone
 from ..checkpoint_file import read_checkpoint, trained_config
 from ..compat.config_prefix import read_config
 from ..methods import FAMILY, POOLED, Way, apply_way, check_method, method_of, twin_of, without_twin
@@ -135,8 +136,10 @@ def check_request(config: Config, method: str | None) -> None:
     """Does a method go with a config?
 
     Raises:
-        ValueError: It is unknown, the config is block-local or exact by another, or there is no local backbone for it.
+        ValueError: It is unknown, the config is block-local or exact by another, or there is no local backbone for it;
+            or the config's own backbone is unknown.
     """
+    check_backbone(config)
     if method is None:
         return
     check_method(method)

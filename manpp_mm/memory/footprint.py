@@ -28,10 +28,10 @@ class Footprint(LiveBytes):
 
     A tensor of a parameter's shape (a gradient) does not grow; one whose elements are a multiple of the small image's
     positions at stride 32, of a pyramid's over it or of a Vision Transformer's tokens, grows with images and pixels;
-    unless it is no multiple of the images: a single one's, which is not taken to shrink where there are fewer. A multiple
-    of the positions' square, attention over all pairs, grows with images and pixels squared; any other tensor (sampled
-    regions, say) with images alone. What grows otherwise is not covered: attention between parts of the image whose number
-    grows, say.
+    unless it is no multiple of the images: a single one's, which is not taken to shrink where there are fewer. A
+    multiple of the positions' square, attention over all pairs, grows with images and pixels squared; any other tensor
+    (sampled regions, say) with images alone. What grows otherwise is not covered: attention between parts of the image
+    whose number grows, say.
 
     Args:
         step: A step on the probe's images.

@@ -26,6 +26,7 @@ from manpp_mm.backbones.config import local_twin, with_cuts
 from manpp_mm.backbones.vit import ClassToken
 from manpp_mm.memory import TrainingStep
 from manpp_mm.memory.choose import choose_plan
+from manpp_mm.memory.fit import check_request
 from manpp_mm.memory.profile import ExactProfile, LocalProfile
 from manpp_mm.methods import Way, apply_way
 from manpp_mm.mode import LOCAL
@@ -254,6 +255,24 @@ def test_a_class_token_stays_beside_its_patches():
 def test_what_a_family_does_not_do(name, options, message):
     with pytest.raises(ValueError, match=message):
         build(config_of(name, **options), hooked=False)
+
+
+@pytest.mark.parametrize(
+    ('name', 'message'),
+    [
+        (
+            'LocalSwinTransfomer',
+            "is not registered in mmdet: did you mean 'LocalSwinTransformer'",
+        ),
+        ('LocalMixVisionTransformer', "did you mean 'LocalPyramidVisionTransformer'"),  # that is MMSegmentation's
+        ('Unheard', 'is not registered in mmdet: docs/backbones.md lists the local backbones; one of your own needs'),
+    ],
+)
+def test_a_backbone_that_is_not_there(name, message):
+    config = detector_config()
+    config.model.backbone.type = name
+    with pytest.raises(ValueError, match=message):
+        check_request(config, None)
 
 
 def test_convnext_has_a_twin_in_each_package():
