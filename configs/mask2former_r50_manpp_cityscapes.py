@@ -1,5 +1,5 @@
-# Mask2Former R50 on Cityscapes, 90k iterations, the backbone trained block by block. The layers of the pixel decoder's
-# encoder, which hold most of the memory, are checkpointed. Needs MMDetection, as upstream's does.
+# Mask2Former R50 on Cityscapes, 90k iterations, the backbone trained block by block. The layers of pixel decoder and
+# transformer decoder, which hold most of the memory, are checkpointed. Needs MMDetection, as upstream's does.
 _base_ = [
     'mmseg::mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py',
     './_base_/segmentation.py',
@@ -10,7 +10,10 @@ model = dict(backbone=_base_.manpp_backbone)
 model['backbone']['type'] = 'LocalResNet'
 custom_hooks = [
     *_base_.manpp_hooks,
-    dict(type='CheckpointModulesHook', modules=['decode_head.pixel_decoder.encoder.layers.*']),
+    dict(
+        type='CheckpointModulesHook',
+        modules=['decode_head.pixel_decoder.encoder.layers.*', 'decode_head.transformer_decoder.layers.*'],
+    ),
 ]
 default_hooks = _base_.manpp_default_hooks
 randomness = dict(seed=0)

@@ -26,6 +26,7 @@ from manpp_mm.backbones import plain_model
 from manpp_mm.hooks import CheckpointModulesHook
 from manpp_mm.hooks.checkpoint_modules_hook import CheckpointedCall
 from manpp_mm.hooks.replaced_method import find_modules, means
+from manpp_mm.hooks.sparing import spared_modules
 from manpp_mm.memory import LiveBytes
 
 NORM = dict(type='BN')
@@ -126,6 +127,14 @@ def test_modules_that_cannot_be_checkpointed(tmp_path, modules, message):
 def test_modules_must_be_a_list_of_names(modules):
     with pytest.raises(ValueError, match='must be a list of names'):
         CheckpointModulesHook(modules)
+
+
+def test_of_mask2former_the_layers_are_spared_one_by_one():
+    layers = [
+        f'decode_head.{part}.layers.{i}' for part in ('pixel_decoder.encoder', 'transformer_decoder') for i in (0, 1)
+    ]
+    assert spared_modules(build(mask2former_config(), hooked=False)) == layers
+    assert spared_modules(build(segmentor_config(), hooked=False)) == ['decode_head']
 
 
 @pytest.mark.parametrize(

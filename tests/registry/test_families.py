@@ -16,9 +16,11 @@ from helpers import (
     detector_config,
     segmentation_batch,
     segmentor_config,
+    upstream,
     with_backbone,
 )
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
 from manpp_mm.backbones import LocalBackbone, plain_model
@@ -157,6 +159,34 @@ def test_a_parents_checkpoint_loads_and_the_branches_follow(name):
 
 
 @pytest.mark.parametrize('name', FAMILIES)
+def test_a_pretrained_file_starts_trunk_and_branches(name, tmp_path):
+    """A file as the package's own configs name it: of a whole model, or of the backbone alone."""
+    config = config_of(name)
+    init_default_scope(config.default_scope)
+    plain = MODELS.build(plain_model(config).backbone)
+    state = {
+        key: torch.rand_like(value) if value.is_floating_point() else value for key, value in plain.state_dict().items()
+    }
+    path, init = tmp_path / 'pretrained.pth', dict(type='Pretrained', checkpoint=str(tmp_path / 'pretrained.pth'))
+    if name in ('PVT', 'PVTv2', 'ViT'):  # which load themselves
+        torch.save(dict(state_dict=state), path)
+        if name != 'ViT':
+            config.model.backbone.convert_weights = False
+    else:
+        torch.save(dict(state_dict={f'backbone.{key}': value for key, value in state.items()}), path)
+        init['prefix'] = 'backbone.'
+    config.model.backbone.init_cfg = init
+    backbone = build(config, hooked=False).backbone
+    for key, value in state.items():
+        assert torch.equal(backbone.state_dict()[key], value), key
+    assert backbone.sync_auxiliary()
+    for network, unit in zip(backbone.auxiliary, backbone.next_units(), strict=True):
+        for key, value in unit.module.state_dict().items():
+            assert torch.equal(network.branches.momentum.state_dict()[key], value)
+        assert all(torch.isfinite(p).all() for p in network.heads.parameters())
+
+
+@pytest.mark.parametrize('name', FAMILIES)
 def test_the_plain_config_is_made_local_and_plain_again(name):
     config = config_of(name)
     kind = config.model.backbone.type
@@ -194,6 +224,41 @@ def test_what_is_published_is_the_plain_model(name, tmp_path):
     plain.load_state_dict(published['state_dict'])  # strict
     for key, value in plain.state_dict().items():
         assert torch.equal(value, model.state_dict()[key])
+
+
+def groups_of(name: str, optim_wrapper: dict) -> dict[str, dict]:
+    """Each parameter's group of the optimizer, made local by itself."""
+    config = config_of(name)
+    config.model = plain_model(config)
+    config.optim_wrapper = optim_wrapper | dict(type='OptimWrapper')
+    local = apply_way(config, Way('manpp', LOCAL, tuple(CUTS[name])))
+    model = build(local, hooked=False)
+    wrapper = build_optim_wrapper(model, local.optim_wrapper)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {names[p]: group for group in wrapper.optimizer.param_groups for p in group['params']}
+
+
+def test_learning_rates_by_depth_take_auxiliary_networks_for_heads():
+    pytest.importorskip('mmpretrain')
+    theirs = upstream('mmdet::convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py').optim_wrapper
+    found = groups_of('ConvNeXt, detector', theirs)
+    assert found['backbone.stages.0.0.depthwise_conv.weight']['lr'] < 0.75 * theirs.optimizer.lr
+    own = {name: group for name, group in found.items() if name.startswith('backbone.auxiliary.')}
+    assert len(own) > 10 and not any('momentum' in name for name in own)
+    assert all(group['lr'] == theirs.optimizer.lr for group in own.values())
+    norms = [name for name in own if 'block.norm' in name]
+    assert norms and all(own[name]['weight_decay'] == 0 for name in norms)
+
+
+def test_norms_of_branches_do_not_decay_where_upstreams_do_not():
+    theirs = upstream('mmseg::segformer/segformer_mit-b2_8xb1-160k_cityscapes-1024x1024.py').optim_wrapper
+    found = groups_of('MiT', theirs)
+    own = {name: group for name, group in found.items() if name.startswith('backbone.auxiliary.')}
+    norms = {name for name in own if '.norm' in name and '.branches.' in name}
+    assert len(norms) > 10
+    assert {name for name, group in own.items() if group['weight_decay'] == 0} == norms
+    assert {group['lr'] for group in own.values()} == {theirs.optimizer.lr}
+    assert found['decode_head.conv_seg.weight']['lr'] == pytest.approx(10 * theirs.optimizer.lr)
 
 
 def test_every_registered_backbone_is_tested_here_or_before():
