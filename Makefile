@@ -33,7 +33,7 @@ demo-seg: install $(DEMO_ROOT)/annotations/instances_val2017.json
 		--work-dir work_dirs/demo-seg/test --show-dir work_dirs/demo-seg/painted
 
 # Files of tests side by side, a thread each: a test's own second thread gains less.
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: install
 	$(PYTEST)

@@ -7,7 +7,7 @@ _base_ = [
 ]
 custom_imports = dict(imports=['mmdet.models', 'manpp_mm'], allow_failed_imports=False)
 model = dict(backbone=_base_.manpp_backbone)
-model['backbone']['type'] = 'LocalResNet'
+model['backbone'] |= dict(type='LocalResNet', cuts=[(2, 4)])
 custom_hooks = [
     *_base_.manpp_hooks,
     dict(

@@ -7,7 +7,7 @@ _base_ = [
 ]
 custom_imports = dict(imports=['mmpretrain.models', 'manpp_mm'], allow_failed_imports=False)
 model = dict(backbone=_base_.manpp_backbone)
-model['backbone'] |= dict(type='LocalConvNeXt', cuts=[(0, 2), (2, 0)])
+model['backbone'] |= dict(type='LocalConvNeXt', cuts=[(1, 0), (3, 1)])
 # At the blocks' own strides the auxiliary networks, copies of ConvNeXt blocks, would hold more than they save.
 model['backbone']['auxiliary']['stride'] = 16
 # The RPN's loss becomes a gradient before the RoI head runs, which spares its activations.

@@ -7,7 +7,8 @@ _base_ = [
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 # Upstream's auxiliary FCN head on stage 2 gives way to the local losses.
 model = dict(backbone=_base_.manpp_backbone, auxiliary_head=None)
-model['backbone'] |= dict(type='LocalSwinTransformer', cuts=[(1, 0), (2, 8)])
+# UPerNet's own head holds most: one cut, which tools/fit.py finds.
+model['backbone'] |= dict(type='LocalSwinTransformer', cuts=[(3, 0)])
 model['backbone']['auxiliary']['head'] |= dict(num_classes=150, norm_cfg=dict(type='SyncBN', requires_grad=True))
 custom_hooks = _base_.manpp_hooks
 default_hooks = _base_.manpp_default_hooks
