@@ -25,14 +25,16 @@ def local_class(config: 'Config | Mapping') -> type[LocalBackbone] | None:
 
 
 def local_twin(name: Any, scope: str | None = None) -> type[LocalBackbone] | None:
-    """The local class of which a plain backbone is the twin, None if there is none.
+    """The local class of which a plain backbone is the twin, this project's before another's; None if there is none.
 
     Args:
         name: The plain backbone's ``type``.
         scope: The config's ``default_scope``.
     """
     plain = named_class(name, 'model', scope)
-    return next((kind for kind in _local_classes(scope) if kind.plain is plain), None)
+    own = __name__.partition('.')[0]
+    found = [kind for kind in _local_classes(scope) if kind.plain is plain]
+    return min(found, key=lambda kind: kind.__module__.partition('.')[0] != own, default=None)
 
 
 def plain_names(scope: str | None = None) -> list[str]:

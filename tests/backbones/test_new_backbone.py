@@ -10,6 +10,7 @@ from mmdet.models import PyramidVisionTransformerV2, RegNet
 from mmdet.registry import MODELS
 
 from manpp_mm.backbones import LocalBackbone
+from manpp_mm.backbones.config import local_twin
 from manpp_mm.hooks import LocalLearningHook
 
 DOCUMENT = Path(__file__).parents[2] / 'docs' / 'new_backbone.md'
@@ -40,6 +41,12 @@ def test_evaluation_is_the_parents(backbones, name, monkeypatch):
     assert own.plain is plain
     assert len([line for line in code.splitlines() if line.strip() and 'import' not in line]) <= lines
     check_evaluation(own(**options, cuts=cuts, auxiliary=AUXILIARY), plain(**options), monkeypatch)
+
+
+def test_a_shipped_class_comes_before_ones_own(backbones):
+    assert {own.plain for own, _ in (backbones[name] for name in CASES)} == {RegNet, PyramidVisionTransformerV2}
+    for plain in (RegNet, PyramidVisionTransformerV2):
+        assert local_twin(plain, 'mmdet').__module__ == 'manpp_mm.registry.mmdet'
 
 
 @pytest.mark.parametrize('name', CASES)
