@@ -118,7 +118,7 @@ def show(config: Config, args: argparse.Namespace) -> None:
         print(f'not possible: {fault}')
     print('total: with parameters, optimizer state and images; ratio: of peaks; work: floating-point operations')
     asked = [each for each in found if each.way.method in methods_for(config, args.method)]
-    if room is not None and all(each.total_bytes > room for each in asked):
+    if asked and room is not None and all(each.total_bytes > room for each in asked):
         print(below_the_floor(predictor, asked, args.memory))
 
 

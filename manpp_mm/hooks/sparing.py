@@ -9,7 +9,7 @@ HEADS = (
 """What is checkpointed where a model has it; of a cascade or a transformer each member."""
 
 INSIDE = ('pixel_decoder.encoder.layers', 'transformer_decoder.layers')
-"""What of a head is checkpointed in its place where it has them: Mask2Former's layers, one by one. As a whole the head
+"""What of a head is checkpointed in its place where it has both: Mask2Former's layers, one by one. As a whole the head
 kept 0.91 of end-to-end training's peak, its layers 0.51 (256x512)."""
 
 EARLY = ('rpn_head',)
@@ -21,8 +21,9 @@ def spared_modules(model: nn.Module) -> list[str]:
     present = dict(model.named_modules())
     found = []
     for head in HEADS:
-        inside = [f'{head}.{name}' for name in INSIDE if f'{head}.{name}' in present]
-        found += [name for part in inside or [head] if part in present for name in members(present[part], part)]
+        inside = [f'{head}.{name}' for name in INSIDE]
+        parts = inside if all(part in present for part in inside) else [head]
+        found += [name for part in parts if part in present for name in members(present[part], part)]
     return found
 
 
