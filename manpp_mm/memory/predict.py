@@ -16,7 +16,7 @@ from ..backbones.config import without_networks
 from ..hooks.sparing import early_heads, spared_modules
 from ..local import Cut
 from ..methods import MODE_OF, Way, apply_way, method_of, twin_of
-from ..mode import END_TO_END, Mode
+from ..mode import END_TO_END, EXACT, Mode
 from .choose import choose_plan
 from .footprint import Footprint, Probe, footprint, padded, probing_step, small_probe
 from .inputs import FixedBytes, Size, fixed_bytes, in_mixed_precision
@@ -201,6 +201,12 @@ class Predictor:
         """Ways that were not possible, and why."""
         self.family = twin_of(config) if self.survey.trains else None
         """The local backbone that ways with blocks need; None where there is none, or nothing of it trains."""
+        if self.family is not None and local_class(config) is None:
+            try:
+                own_cuts(apply_way(config, Way('exact', EXACT, ())))
+            except ValueError as error:  # an argument of the backbone that its twin refuses
+                self.family = None
+                self.faults.append(_line(error))
         self._reference = self.survey.step.flops_at(batch, padded(config, size))
 
     def predictions(

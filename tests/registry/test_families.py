@@ -29,6 +29,7 @@ from manpp_mm.backbones.vit import ClassToken
 from manpp_mm.memory import TrainingStep
 from manpp_mm.memory.choose import choose_plan
 from manpp_mm.memory.fit import check_request
+from manpp_mm.memory.predict import Predictor, methods_for
 from manpp_mm.memory.profile import ExactProfile, LocalProfile
 from manpp_mm.methods import Way, apply_way
 from manpp_mm.mode import LOCAL
@@ -338,6 +339,21 @@ def test_a_backbone_that_is_not_there(name, message):
     config.model.backbone.type = name
     with pytest.raises(ValueError, match=message):
         check_request(config, None)
+
+
+def test_what_the_twin_refuses_is_checkpointed_by_name():
+    config = config_of('ViT')
+    config.model = plain_model(config)
+    config.model.backbone.update(output_cls_token=True)
+    config.model.decode_head = dict(
+        type='DPTHead', in_channels=[16] * 4, channels=16, embed_dims=16, post_process_channels=[16] * 4, num_classes=4,
+        readout_type='project', input_transform='multiple_select', in_index=(0, 1, 2, 3), norm_cfg=dict(type='BN'),
+        loss_decode=dict(type='CrossEntropyLoss'),
+    )  # fmt: skip
+    predictor = Predictor(config, 2, (128, 256))
+    found = predictor.predictions(methods_for(config, None))
+    assert any('backbone.layers.0' in each.way.modules for each in found)
+    assert 'output_cls_token=True' in predictor.faults[0]
 
 
 def test_convnext_has_a_twin_in_each_package():
