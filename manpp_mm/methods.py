@@ -14,7 +14,7 @@ from .backbones import LocalBackbone, local_class, plain_model
 from .backbones.config import local_twin, mode_of, plain_names
 from .compat.config_prefix import OWN, config_folder
 from .hooks import CheckpointModulesHook, EarlyLossHook, LocalScalarsHook, MomentumHook
-from .hooks.replaced_method import means
+from .hooks.replaced_method import without_meant
 from .local import Cut
 from .mode import END_TO_END, EXACT, LOCAL, Mode
 from .registered import kind_of, named_class
@@ -158,17 +158,16 @@ def apply_way(config: Config, way: Way) -> Config:
     hooks = list(config.get('custom_hooks') or [])
     hooks += [dict(type=EarlyLossHook.__name__, heads=[name])
               for name in way.early if name not in _named(hooks, config, EarlyLossHook, 'heads')]  # fmt: skip
-    theirs = _named(hooks, config, CheckpointModulesHook, 'modules')
-    modules = [name for name in way.modules if not any(means(pattern, name) for pattern in theirs)]
+    modules = without_meant(way.modules, _named(hooks, config, CheckpointModulesHook, 'modules'))
     if modules:
         hooks.append(dict(type=CheckpointModulesHook.__name__, modules=modules))
     if hooks:
         config.custom_hooks = hooks
     if way.cuts is not None or way.early or way.modules:
-        given = config.get('custom_imports') or dict(imports=[], allow_failed_imports=False)
-        imports = imported(given)
+        theirs = config.get('custom_imports') or dict(imports=[], allow_failed_imports=False)
+        imports = imported(theirs)
         if OWN not in imports:
-            config.custom_imports = given | dict(imports=[*imports, OWN])
+            config.custom_imports = theirs | dict(imports=[*imports, OWN])
     return config
 
 

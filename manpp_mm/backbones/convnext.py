@@ -40,9 +40,8 @@ class LocalConvNeXtMixin(LocalBackbone):
         for stage, (blocks, downsample) in enumerate(zip(self.stages, self.downsample_layers, strict=True)):
             stride *= next(m for m in downsample if isinstance(m, nn.Conv2d)).stride[0]
             for index, block in enumerate(blocks):
-                ends = index == len(blocks) - 1 and stage in self.out_indices
                 module = ConvNeXtUnit(block, downsample if stage and index == 0 else None)
-                output = stage if ends else None
+                output = self.output_after(stage, index == len(blocks) - 1)
                 units.append(Unit((stage, index), module, self.channels[stage], stride, output))
         return units
 

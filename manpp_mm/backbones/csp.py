@@ -20,8 +20,7 @@ class LocalCSPMixin(LocalBackbone):
             convolution = [m for m in parts[0].modules() if isinstance(m, nn.Conv2d)][-1]
             stride *= 2
             for index, part in enumerate(parts):
-                ends = index == len(parts) - 1 and stage + 1 in self.out_indices
-                output = stage + 1 if ends else None
+                output = self.output_after(stage + 1, index == len(parts) - 1)  # the stem's map is upstream's first
                 units.append(Unit((stage, index), part, convolution.out_channels, stride, output))
         return units
 

@@ -46,7 +46,7 @@ class LocalBackbone(TrunkState, Trunk):
             list of one dict a cut.
         gradient: ``'local'``, or ``'exact'``; then there are no auxiliary networks. ``GradientSwitchHook`` switches a
             local backbone to exact gradients for a stretch of the schedule.
-        memory_budget: With ``local_blocks='auto'`` the size to plan for, ``'6GiB'`` say; None: about the lowest peak.
+        memory_budget: With ``local_blocks='auto'`` the size to plan for, ``'6GiB'`` say; None: about the lowest need.
         with_cp: Whether to checkpoint each unit, non-reentrant, whether or not the parent backbone knows the argument;
             not the branches, whose backward follows their forward at once.
         args, kwargs: The parent backbone's.

@@ -66,8 +66,8 @@ class LocalPyramidMixin(LocalBackbone):
                 module = PyramidUnit(
                     layer, embed if first else None, position if first else None, norm if last else None
                 )
-                output = stage if last and stage in self.out_indices else None
-                units.append(Unit((stage, index), module, self.embed_dims * self.num_heads[stage], stride, output))
+                channels = self.embed_dims * self.num_heads[stage]
+                units.append(Unit((stage, index), module, channels, stride, self.output_after(stage, last)))
         return units
 
     def stem_parts(self) -> 'list[nn.Module | nn.Parameter]':

@@ -18,8 +18,8 @@ class LocalResNetMixin(LocalBackbone):
             blocks = getattr(self, name)
             geometry = self.stage_geometry(stage)
             for index, block in enumerate(blocks):
-                ends = index == len(blocks) - 1 and stage in self.out_indices
-                units.append(Unit((stage, index), block, *geometry, output=stage if ends else None))
+                output = self.output_after(stage, index == len(blocks) - 1)
+                units.append(Unit((stage, index), block, *geometry, output))
         return units
 
     def stage_geometry(self, stage: int) -> tuple[int, int]:

@@ -55,9 +55,9 @@ class LocalSwinMixin(LocalBackbone):
         for stage, (sequence, channels) in enumerate(zip(self.stages, self.num_features, strict=True)):
             stride *= merging.sampler.stride[0] if merging is not None else 1
             for index, block in enumerate(sequence.blocks):
-                ends = index == len(sequence.blocks) - 1 and stage in self.out_indices
                 module = SwinUnit(block, merging if index == 0 else None)
-                units.append(Unit((stage, index), module, channels, stride, output=stage if ends else None))
+                output = self.output_after(stage, index == len(sequence.blocks) - 1)
+                units.append(Unit((stage, index), module, channels, stride, output))
             merging = sequence.downsample
         return units
 

@@ -36,6 +36,7 @@ class Trunk:
 
     auxiliary: ModuleList
     cuts: list[Cut]
+    out_indices: Sequence[int]
     units_checkpointed: bool
 
     layout: ClassVar[Layout] = Layout()
@@ -60,6 +61,10 @@ class Trunk:
     def units(self) -> list[Unit]:
         """The units in order, made anew from the trunk's modules at each call."""
         raise TypeError(f'{type(self).__name__} must define units()')
+
+    def output_after(self, stage: int, last: bool) -> int | None:
+        """``Unit.output`` of a unit: its stage, if it is the last one there and neck and heads take the stage's map."""
+        return stage if last and stage in self.out_indices else None
 
     def stem_parts(self) -> 'list[nn.Module | nn.Parameter]':
         """The modules and parameters before the first unit."""

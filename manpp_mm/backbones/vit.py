@@ -7,10 +7,24 @@ from torch import Size, Tensor, nn
 from torch.nn import functional as F
 
 from .local_backbone import LocalBackbone
-from .unit import ChannelsLast, Layout, Unit
+from .unit import ChannelsLast, Unit
 
 
-class ClassToken(ChannelsLast):
+class Patches(ChannelsLast):
+    """The layout of a trunk whose ``x`` are the tokens of patches alone, (N, H, W, C)."""
+
+    @staticmethod
+    def pack(tokens: Tensor, size: 'Size | tuple[int, int]') -> Tensor:
+        """``x`` of tokens (N, L, C) of a map of a height and width."""
+        return tokens.unflatten(1, size)
+
+    @staticmethod
+    def unpack(x: Tensor) -> Tensor:
+        """The tokens of ``x``, without a copy."""
+        return x.flatten(1, 2)
+
+
+class ClassToken(Patches):
     """The layout of a trunk whose ``x`` holds a class token, (N, H + 1, W, C): it ends the row above the patches.
 
     The rest of that row is zero and never used. So tokens (N, 1 + H * W, C) are a view of ``x``, which carries its
@@ -43,27 +57,24 @@ class ViTUnit(nn.Module):
 
     Args:
         layer: The layer, which takes tokens (N, L, C).
-        with_class_token: Whether one stands before the patches.
+        layout: The trunk's.
         norm: The final norm, None but in the last unit.
 
     Shape:
         (N, H, W, C) to the same; with a class token see :class:`ClassToken`.
     """
 
-    def __init__(self, layer: nn.Module, with_class_token: bool, norm: nn.Module | None = None) -> None:
+    def __init__(self, layer: nn.Module, layout: Patches, norm: nn.Module | None = None) -> None:
         super().__init__()
         self.layer = layer
-        self.with_class_token = with_class_token
+        self.layout = layout
         self.norm = norm
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[1:3]
-        tokens = self.layer(ClassToken.unpack(x) if self.with_class_token else x.flatten(1, 2))
+        tokens = self.layer(self.layout.unpack(x))
         if self.norm is not None:
             tokens = self.norm(tokens)
-        if self.with_class_token:
-            return ClassToken.pack(tokens, (height - 1, width))
-        return tokens.unflatten(1, (height, width))
+        return self.layout.pack(tokens, self.layout.to_map(x).shape[-2:])
 
 
 class LocalViTMixin(LocalBackbone):
@@ -84,9 +95,9 @@ class LocalViTMixin(LocalBackbone):
         super().__init__(*args, **kwargs)
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> Patches:
         """With a class token or without."""
-        return ClassToken() if self.with_cls_token else ChannelsLast()
+        return ClassToken() if self.with_cls_token else Patches()
 
     def units(self) -> list[Unit]:
         channels, stride = self.pos_embed.shape[-1], self.patch_size
@@ -94,10 +105,10 @@ class LocalViTMixin(LocalBackbone):
         return [
             Unit(
                 (0, index),
-                ViTUnit(layer, self.with_cls_token, self.norm1 if self.final_norm and index == last else None),
+                ViTUnit(layer, self.layout, self.norm1 if self.final_norm and index == last else None),
                 channels,
                 stride,
-                output=index if index in self.out_indices else None,
+                self.output_after(index, last=True),
             )
             for index, layer in enumerate(self.layers)
         ]
@@ -114,7 +125,7 @@ class LocalViTMixin(LocalBackbone):
             x = x[:, 1:]
         if self.pre_norm:
             x = self.pre_ln(x)
-        return ClassToken.pack(x, size) if self.with_cls_token else x.unflatten(1, size)
+        return self.layout.pack(x, size)
 
     def output_map(self, stage: int, x: Tensor) -> Tensor:
         return self.layout.to_map(x).contiguous()

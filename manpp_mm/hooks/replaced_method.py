@@ -1,7 +1,7 @@
 """Methods of a model's modules that a hook replaces for the length of a training."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
@@ -55,6 +55,12 @@ def checked_names(names: Sequence[str], key: str, example: str) -> list[str]:
 def means(pattern: str, name: str) -> bool:
     """Whether a pattern means a module: its name, in which ``*`` stands for one part, as in ``encoder.layers.*``."""
     return re.fullmatch(re.escape(pattern).replace(r'\*', '[^.]+'), name) is not None
+
+
+def without_meant(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    """The names that none of the patterns means."""
+    patterns = list(patterns)
+    return [name for name in names if not any(means(pattern, name) for pattern in patterns)]
 
 
 def find_modules(model: nn.Module, patterns: Sequence[str], hook: str) -> dict[str, nn.Module]:

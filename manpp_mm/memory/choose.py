@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from .plan import Plan
 
 NEARLY = 1.02
-"""Peaks within this factor are taken for equal: a block more costs its auxiliary network's work, and takes units from
+"""Needs within this factor are taken for equal: a block more costs its auxiliary network's work, and takes units from
 the task's gradient."""
 
 

@@ -31,7 +31,7 @@ def fit(
 
     Without ``method`` this is the way with the least work that fits and keeps end-to-end training's gradients; a
     block-local config keeps its own method. With a method it is that method's way with the least work that fits.
-    Without ``memory`` the cuts are those of about the lowest peak.
+    Without ``memory`` the cuts are those of about the lowest need.
 
     Args:
         config: A config or its name, ``'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'`` say; left as it is.

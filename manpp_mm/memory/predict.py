@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from ..backbones import local_class, mode_of
+from ..backbones import LocalBackbone, local_class, mode_of
 from ..backbones.config import without_networks
 from ..hooks.sparing import early_heads, spared_modules
 from ..local import Cut
@@ -75,6 +75,8 @@ class Survey:
 
     Attributes:
         measured: Why steps on small images do not tell, and real ones are measured; '' where they do.
+        family: The local backbone that ways with blocks need; None where there is none, where nothing of it trains or
+            where it refuses an argument of the config's own; then ``faults`` says which.
 
     Raises:
         ValueError: The model has no backbone of its own, or a real step does not run either.
@@ -100,6 +102,7 @@ class Survey:
                     f'{self.measured}, and a step on {_words(self.probe)} fails, too ({type(error).__name__}: '
                     f'{_line(error)}). Images of another size: --input N H W of tools/fit.py'
                 ) from error
+        self.family, self.faults = self._family()
 
     def _doubt(self) -> str:
         """Take a step on small images, and why it does not tell; '' if it does."""
@@ -136,6 +139,15 @@ class Survey:
         """Neck and heads that can be checkpointed."""
         self.parts = tuple(f'backbone.{name}' for name in calls.names)
         """Modules of a backbone that is none of a family's, which can be checkpointed one by one."""
+
+    def _family(self) -> tuple[type[LocalBackbone] | None, tuple[str, ...]]:
+        twin = twin_of(self.config) if self.trains else None
+        if twin is not None and local_class(self.config) is None:
+            try:
+                own_cuts(apply_way(self.config, Way('exact', EXACT, ())))
+            except ValueError as error:  # an argument of the backbone that its twin refuses
+                return None, (_line(error),)
+        return twin, ()
 
 
 class _Calls:
@@ -185,7 +197,7 @@ class Predictor:
         config: Any detector's or segmentor's.
         batch: Images a step.
         size: Their height and width in pixels.
-        room: Bytes for everything, which cuts are planned for; None: for about the lowest peak.
+        room: Bytes for everything, which cuts are planned for; None: for about the lowest need.
         survey: What was found for another batch; None: it is taken now.
     """
 
@@ -197,16 +209,9 @@ class Predictor:
         self.size = size
         self.room = room
         self.survey = survey or Survey(config, batch, size)
-        self.faults: list[str] = []
+        self.faults = list(self.survey.faults)
         """Ways that were not possible, and why."""
-        self.family = twin_of(config) if self.survey.trains else None
-        """The local backbone that ways with blocks need; None where there is none, or nothing of it trains."""
-        if self.family is not None and local_class(config) is None:
-            try:
-                own_cuts(apply_way(config, Way('exact', EXACT, ())))
-            except ValueError as error:  # an argument of the backbone that its twin refuses
-                self.family = None
-                self.faults.append(_line(error))
+        self.family = self.survey.family
         self._reference = self.survey.step.flops_at(batch, padded(config, size))
 
     def predictions(

@@ -25,7 +25,7 @@ def variants(
         batch: The batch where ``batches`` is None.
         size: Height and width of an image in pixels, which ``'auto'`` plans for.
         depths: Depths of the backbone. Without ``blocks`` its number of local blocks stays.
-        blocks: Values of ``local_blocks``; ``'auto'`` plans about the lowest peak.
+        blocks: Values of ``local_blocks``; ``'auto'`` plans about the lowest need.
         batches: Images a step.
 
     Yields:

@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 from ..backbones import local_class, plain_model
 from ..hooks import CheckpointModulesHook, EarlyLossHook, LocalLearningHook
 from ..hooks.model_hook import ModelHook
-from ..hooks.replaced_method import means
+from ..hooks.replaced_method import without_meant
 from ..hooks.sparing import early_heads, spared_modules
 from ..mode import Mode
 from ..registered import kind_of, named_class
@@ -123,7 +123,7 @@ class TrainingStep:
         modules = spared_modules(self.model) if mode.heads_spared else []
         for hook in self._hooks:
             if isinstance(hook, CheckpointModulesHook):
-                modules = [name for name in modules if not any(means(pattern, name) for pattern in hook.modules)]
+                modules = without_meant(modules, hook.modules)
             elif isinstance(hook, EarlyLossHook):
                 heads = [name for name in heads if name not in hook.heads]
         return [*([CheckpointModulesHook(modules)] if modules else []), *([EarlyLossHook(heads)] if heads else [])]
