@@ -116,9 +116,18 @@ def method_of(config: Config) -> str:
 
 
 def twin_of(config: Config) -> type[LocalBackbone] | None:
-    """The local class of a config's backbone, or that of which it is the plain twin; None where there is none."""
+    """The local class of a config's backbone, or that of which it is the plain twin; None where there is none.
+
+    Raises:
+        ValueError: The class names no auxiliary networks.
+    """
     backbone = config.model.get('backbone') or {}
     found = local_class(config) or local_twin(backbone.get('type'), config.get('default_scope'))
+    if found is not None and not hasattr(found, 'auxiliary_type'):
+        raise ValueError(
+            f'model.backbone: {found.__name__} names no auxiliary_type, the auxiliary networks of its task: '
+            'DetectionAuxiliary or SegmentationAuxiliary (docs/new_backbone.md)'
+        )
     if found is None or found.auxiliary_type.registry.scope != config.get('default_scope'):
         return None  # another package's backbone, whose auxiliary networks take other targets
     return found
@@ -209,7 +218,8 @@ def _add_networks(config: Config, twin: type[LocalBackbone], way: Way, fragment:
     if twin.transformer:
         auxiliary['stride'] = POOLED  # at the blocks' own strides copies of such units hold more than they save
         if segments:
-            head['norm_cfg'] = _last(config.model.decode_head).get('norm_cfg')
+            own = _last(config.model.decode_head).get('norm_cfg')
+            head['norm_cfg'] = own or ConfigDict(type='SyncBN', requires_grad=True)  # as upstream's segmentors have it
     if way.stride is not None:
         auxiliary['stride'] = way.stride
     if way.method != 'manpp':
@@ -224,7 +234,8 @@ def _add_networks(config: Config, twin: type[LocalBackbone], way: Way, fragment:
     # Another constructor may go by depth, as ConvNeXt's, where these count as heads; rules by kind of layer alone
     # (`norm_decay_mult`) hold for auxiliary networks as they are.
     if wrapper.get('constructor') is None and (paramwise.get('custom_keys') or not paramwise):
-        own = fragment['manpp_transformer_paramwise' if twin.transformer else 'manpp_paramwise']
+        # Copies of a transformer's norms decay where the trunk's do, in an upstream config without any rule.
+        own = fragment['manpp_transformer_paramwise' if twin.transformer and paramwise else 'manpp_paramwise']
         paramwise['custom_keys'] = ConfigDict({**own['custom_keys'], **(paramwise.get('custom_keys') or {})})
         wrapper['paramwise_cfg'] = paramwise
     clip = fragment.get('manpp_clip_grad')

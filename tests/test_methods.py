@@ -8,6 +8,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from runners import coco_runner_config, renamed, runner, segmentation_runner_config
 
+from manpp_mm.backbones import LocalBackbone
 from manpp_mm.compat.config_prefix import read_config
 from manpp_mm.methods import METHODS, MODE_OF, Way, apply_way, classes_of, method_of
 from manpp_mm.mode import END_TO_END, EXACT, LOCAL, Mode
@@ -107,6 +108,34 @@ def test_upstreams_own_keys_stay():
         'backbone': dict(lr_mult=0.1),
         'backbone.auxiliary': dict(lr_mult=1.0),
     }
+
+
+def test_norms_decay_in_branches_as_in_the_trunk():
+    config = upstream('mmdet::pvt/retinanet_pvt-t_fpn_1x_coco.py')
+    assert 'paramwise_cfg' not in config.optim_wrapper
+    made = apply_way(config, way('manpp', [(1, 0)]))
+    assert made.optim_wrapper.paramwise_cfg.custom_keys == {'backbone.auxiliary': dict(lr_mult=1.0)}
+    config.optim_wrapper.paramwise_cfg = dict(custom_keys={'norm': dict(decay_mult=0.0)})
+    keys = apply_way(config, way('manpp', [(1, 0)])).optim_wrapper.paramwise_cfg.custom_keys
+    assert keys['branches.learnable.layer.norm'] == dict(decay_mult=0.0)
+
+
+def test_local_heads_of_a_transformer_whose_own_head_names_no_norm():
+    config = upstream('mmseg::segmenter/segmenter_vit-b_mask_8xb1-160k_ade20k-512x512.py')
+    assert 'norm_cfg' not in config.model.decode_head
+    made = apply_way(config, way('manpp', [(0, 5)]))
+    assert made.model.backbone.auxiliary.head.norm_cfg == dict(type='SyncBN', requires_grad=True)
+
+
+def test_a_local_backbone_without_auxiliary_networks():
+    config = upstream('mmdet::hrnet/fcos_hrnetv2p-w18-gn-head_4xb4-1x_coco.py')
+
+    class NoNetworks(LocalBackbone):
+        pass
+
+    config.model.backbone.type = NoNetworks
+    with pytest.raises(ValueError, match='model.backbone: NoNetworks names no auxiliary_type'):
+        apply_way(config, way('exact', [(0, 0)]))
 
 
 def test_a_segmentors_auxiliary_head_stays_for_exact_gradients():

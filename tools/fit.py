@@ -16,7 +16,7 @@ from manpp_mm import fit
 from manpp_mm.backbones import mode_of
 from manpp_mm.cli import arguments
 from manpp_mm.compat.config_prefix import read_config
-from manpp_mm.memory.fit import PLAN, below_the_floor, candidates
+from manpp_mm.memory.fit import PLAN, below_the_floor, budget_of, candidates, needs_plan
 from manpp_mm.memory.footprint import padded
 from manpp_mm.memory.inputs import fixed_bytes, in_mixed_precision
 from manpp_mm.memory.predict import methods_for
@@ -42,8 +42,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--write', metavar='FILE', help='write the config that fits, a Python file')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value ...')
     args = parser.parse_args()
-    if (args.write or args.measure) and not (args.memory or args.method):
-        parser.error('--write and --measure take the config that fits: give --memory or --method')
     if args.keep_cuts and (args.write or args.measure):
         parser.error('--keep-cuts plans nothing that could be written or measured')
     if args.batch_size and not (args.memory and (args.write or args.measure)):
@@ -66,6 +64,8 @@ def main() -> None:
         config.merge_from_dict(args.cfg_options or {})
         if args.amp:
             arguments.enable_amp(config)
+        if (args.write or args.measure) and not (args.memory or args.method or needs_plan(config)):
+            raise ValueError('--write and --measure take the config that fits: give --memory or --method')
         if not (args.write or args.measure):
             show(config, args)
             return
@@ -103,7 +103,8 @@ def measured(config: Config) -> str:
 
 def show(config: Config, args: argparse.Namespace) -> None:
     """Print what each way needs."""
-    predictor, found = candidates(config, args.memory, args.method, args.input, every=True, keep_cuts=args.keep_cuts)
+    memory = budget_of(config, args.memory)
+    predictor, found = candidates(config, memory, args.method, args.input, every=True, keep_cuts=args.keep_cuts)
     batch, room, measured = predictor.batch, predictor.room, predictor.survey.measured
     height, width = padded(config, predictor.size)
     print(
@@ -119,7 +120,7 @@ def show(config: Config, args: argparse.Namespace) -> None:
     print('total: with parameters, optimizer state and images; ratio: of peaks; work: floating-point operations')
     asked = [each for each in found if each.way.method in methods_for(config, args.method)]
     if asked and room is not None and all(each.total_bytes > room for each in asked):
-        print(below_the_floor(predictor, asked, args.memory))
+        print(below_the_floor(predictor, asked, memory))
 
 
 if __name__ == '__main__':

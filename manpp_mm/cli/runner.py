@@ -13,7 +13,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ..backbones import local_class
-from ..memory.fit import PLAN, apply_plan, fit, fit_auto, keep_plan, needs_plan, predicted_peak, report_of
+from ..memory.fit import PLAN, apply_plan, fit, keep_plan, needs_plan, predicted_peak, report_of
 
 _PLANNING_SECONDS = 3600
 """How long processes wait for the first one, which may plan meanwhile."""
@@ -82,7 +82,7 @@ def _fitted(config: Config, checkpoint: str | None, memory: str | None, method: 
     if memory is None and method is None and not needs_plan(config):
         return config
     print('Planning: steps on small images, on the CPU. This takes half a minute, for large models some.', flush=True)
-    return fit_auto(config) if memory is None and method is None else fit(config, memory, method)
+    return fit(config, memory, method)
 
 
 def first_process(config: Config) -> bool:

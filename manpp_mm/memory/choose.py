@@ -18,8 +18,8 @@ def choose_plan(candidates: Sequence[Plan], static: int, room: int | None = None
         static: Bytes of what is there before a step, without auxiliary networks.
         room: Bytes for everything, or None.
     """
-    needed = [plan.auxiliary_bytes + plan.peak_bytes for plan in candidates]
-    limit = NEARLY * min(needed)
-    if room is not None and static + min(needed) <= room:
+    lowest = min(plan.needed for plan in candidates)
+    limit = NEARLY * lowest
+    if room is not None and static + lowest <= room:
         limit = room - static
-    return next(plan for plan, found in zip(candidates, needed, strict=True) if found <= limit)
+    return next(plan for plan in candidates if plan.needed <= limit)

@@ -31,7 +31,8 @@ def fit(
 
     Without ``method`` this is the way with the least work that fits and keeps end-to-end training's gradients; a
     block-local config keeps its own method. With a method it is that method's way with the least work that fits.
-    Without ``memory`` the cuts are those of about the lowest need.
+    Without ``memory`` the cuts are those of about the lowest need. A config with ``local_blocks='auto'`` can name
+    both itself: ``memory_budget`` stands for ``memory``.
 
     Args:
         config: A config or its name, ``'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'`` say; left as it is.
@@ -46,14 +47,15 @@ def fit(
 
     Raises:
         ValueError: Neither memory nor method is given; the method is unknown, or a local config trains by another;
-            ``memory`` is not a size or is below the floor; the images' size is not known; or ``batch_size='auto'``
-            comes without a budget or cannot be predicted.
+            ``memory`` is not a size or is below the floor; ``local_blocks='auto'`` stands beside cuts; the images' size
+            is not known; or ``batch_size='auto'`` comes without a budget or cannot be predicted.
 
     Example:
         >>> config = fit('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', memory='4GiB')
         >>> config.dump('retinanet_4GiB.py')
     """
     config = config if isinstance(config, Config) else read_config(config)
+    memory = budget_of(config, memory)
     if memory is None and method is None and not needs_plan(config):
         raise ValueError('fit() needs memory, method, or both')
     if batch_size not in (None, 'auto') or (batch_size and memory is None):
@@ -132,14 +134,21 @@ def _applied(config: Config, way: Way, memory: 'str | int | None') -> Config:
     return fitted
 
 
+def budget_of(config: Config, memory: 'str | int | None') -> 'str | int | None':
+    """The memory that is asked for, or else the ``memory_budget`` of a config with ``local_blocks='auto'``."""
+    return config.model.backbone.get('memory_budget') if memory is None and needs_plan(config) else memory
+
+
 def check_request(config: Config, method: str | None) -> None:
     """Does a method go with a config?
 
     Raises:
         ValueError: It is unknown, the config is block-local or exact by another, or there is no local backbone for it;
-            or the config's own backbone is unknown.
+            the config's own backbone is unknown; or it leaves its cuts to be planned and has some.
     """
     check_backbone(config)
+    if needs_plan(config) and config.model.backbone.get('cuts') is not None:
+        raise ValueError("local_blocks='auto' plans the cuts: set model.backbone.cuts=None")
     if method is None:
         return
     check_method(method)
@@ -164,21 +173,6 @@ def check_request(config: Config, method: str | None) -> None:
 def needs_plan(config: Config) -> bool:
     """Whether a config leaves its cuts to be planned: ``local_blocks='auto'``."""
     return (config.model.get('backbone') or {}).get('local_blocks') == 'auto'
-
-
-def fit_auto(config: Config, inputs: 'tuple[int, int, int] | None' = None) -> Config:
-    """:func:`fit` a config with ``local_blocks='auto'`` within its own ``memory_budget``.
-
-    Args:
-        config: The config; left as it is.
-        inputs: As for :func:`fit`.
-
-    Raises:
-        ValueError: It has cuts, too; see :func:`fit` for the others.
-    """
-    if config.model.backbone.get('cuts') is not None:
-        raise ValueError("local_blocks='auto' plans the cuts: set model.backbone.cuts=None")
-    return fit(config, config.model.backbone.get('memory_budget'), inputs=inputs)
 
 
 def plan_of(checkpoint: str) -> ConfigDict | None:
@@ -329,7 +323,7 @@ def _report(predictor: Predictor, found: Sequence[Prediction], chosen: Predictio
     kind = (predictor.config.model.get('backbone') or {}).get('type')
     if not predictor.survey.trains:
         lines.append('Nothing of the backbone trains: neck and heads alone can be checkpointed')
-    elif predictor.family is None:
+    elif predictor.family is None and not predictor.survey.faults:
         lines.append(f'There is no local backbone for {kind!r}: it is not cut, its parts can be checkpointed')
     return lines
 
@@ -358,6 +352,7 @@ def below_the_floor(predictor: Predictor, found: Sequence[Prediction], memory: '
         f'{lowest.way}, {gib(lowest.static_bytes)} of them before the step, and {RESERVE:.0%} of the size stay free '
         'for what no tensor holds. '
         + (f'Or take {"; or ".join(out)}' if out else 'Neither a smaller batch nor smaller images nor --amp would do')
+        + ''.join(f'. Not possible: {fault}' for fault in predictor.faults)
     )
 
 

@@ -77,6 +77,11 @@ class Plan:
     auxiliary_bytes: int = 0
     work: float = 0.0
 
+    @property
+    def needed(self) -> int:
+        """Bytes of all that comes with the cuts."""
+        return self.auxiliary_bytes + self.peak_bytes
+
 
 def plans(units: Sequence[UnitMemory], stepping: int = 0) -> list[Plan]:
     """Block-local training: the plan that needs least for each number of blocks, one block first.
@@ -96,7 +101,7 @@ def plans(units: Sequence[UnitMemory], stepping: int = 0) -> list[Plan]:
             taken = [units[b] for b in cuts]
             highest = max(round(peak), stepping + sum(unit.stepping for unit in taken))
             candidates.append(Plan([unit.cut for unit in taken], highest, sum(unit.static for unit in taken)))
-        found.append(min(candidates, key=lambda plan: plan.auxiliary_bytes + plan.peak_bytes))
+        found.append(min(candidates, key=lambda plan: plan.needed))
     return found
 
 

@@ -324,14 +324,19 @@ class Predictor:
         plans = profile.plans(self.batch, self.size, fixed.stepping)[1:]
         if not plans:
             raise ValueError('a single unit of the backbone trains: there is no place for a cut')
-        plan = choose_plan(plans, self._before(fixed, config), self.room)
+        before = self._before(fixed, config)
 
         def lowest(batch: int, size: Size) -> float:
-            plans = profile.plans(batch, size, fixed.stepping)[1:]
-            return min(each.auxiliary_bytes + each.peak_bytes for each in plans)
+            return min(each.needed for each in profile.plans(batch, size, fixed.stepping)[1:])
 
-        taken = self._taken(way(method, plan.cuts))
-        return [replace(taken, needs=self._needs(config, fixed, lowest))]
+        while True:
+            plan = choose_plan(plans, before, self.room)
+            taken = self._taken(way(method, plan.cuts))
+            # A plan adds up units; its own step may need a little more than that, and the budget with it.
+            missed = self.room is not None and before + plan.needed <= self.room < taken.total_bytes
+            plans = [each for each in plans if each.needed < plan.needed]
+            if not (missed and plans):
+                return [replace(taken, needs=self._needs(config, fixed, lowest))]
 
     def _taken(self, way: Way) -> Prediction:
         """What a step in a way says."""

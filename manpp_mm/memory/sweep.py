@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from mmengine.config import Config
 
 from ..registered import named_class
-from .fit import fit_auto
+from .fit import fit
 
 
 def variants(
@@ -49,7 +49,7 @@ def variants(
         if number is not None:
             words.append(f'{number} blocks')
         if backbone.get('local_blocks') == 'auto':
-            varied = fit_auto(varied, (images, *size))
+            varied = fit(varied, inputs=(images, *size))
         if batches is not None:
             words.append(f'batch {images}')
         yield ', '.join(words), varied, images

@@ -9,7 +9,7 @@ ConvNeXt = None
 if find_spec('mmpretrain') is not None:
     try:
         from mmpretrain.models import ConvNeXt
-    except (ImportError, AssertionError) as error:  # one made for other versions of MMLab's packages says so in these
+    except Exception as error:  # one made for other versions of MMLab's packages
         warnings.warn(
             f'mmpretrain is installed but cannot be imported ({error}): LocalConvNeXt is not registered', stacklevel=2
         )

@@ -20,9 +20,9 @@ from manpp_mm.memory import budget as budgets
 from manpp_mm.memory.budget import RESERVE, budget_bytes, parse_size
 from manpp_mm.memory.footprint import footprint, padded
 from manpp_mm.memory.inputs import fixed_bytes, in_mixed_precision
-from manpp_mm.memory.predict import Predictor, methods_for
+from manpp_mm.memory.predict import Prediction, Predictor, methods_for
 from manpp_mm.memory.report import at_least, ways_table
-from manpp_mm.methods import method_of
+from manpp_mm.methods import Way, method_of
 
 SIZE = (320, 640)
 INPUT = (2, *SIZE)
@@ -153,6 +153,7 @@ def test_the_config_stands_by_itself(tmp_path):
 def test_a_swin_transformer():
     config = with_swin(segmentor_config())
     config = plain(config)
+    config.optim_wrapper.paramwise_cfg = dict(custom_keys={'norm': dict(decay_mult=0.0)})
     fitted = fit.fit(config, method='manpp', inputs=(2, 224, 448))
     assert fitted.model.backbone.type == 'LocalSwinTransformer'
     assert fitted.model.backbone.auxiliary.stride == 16
@@ -480,6 +481,44 @@ def test_plans_that_cannot_be_made(tmp_path, backbone, message):
         running.prepare(config)
 
 
+@pytest.mark.parametrize('keys', [{}, dict(method='manpp')])
+def test_a_configs_own_budget_holds_with_its_method_named(keys):
+    config = segmentor_config(cuts=None, local_blocks='auto', memory_budget='1MiB')
+    with pytest.raises(ValueError, match='memory 1MiB is below the floor'):
+        fit.fit(config, inputs=INPUT, **keys)
+    fits = fit.fit(config, '1GiB', inputs=INPUT, **keys)
+    assert fits.manpp_plan.memory == '1GiB' and 'memory_budget' not in fits.model.backbone
+
+
+def test_ways_that_fail_are_named_below_the_floor():
+    predictor = Predictor(plain_detector(), 2, (64, 128), room=1)
+    found = predictor.predictions(('end_to_end',))
+    predictor.faults.append('RuntimeError: a head that fails')
+    words = fit.below_the_floor(predictor, found, 1)
+    assert words.endswith('. Not possible: RuntimeError: a head that fails')
+
+
+def test_a_plan_whose_own_step_misses_the_budget_gives_way_to_the_next(monkeypatch):
+    config = plain(segmentor_config(frozen_stages=-1))
+    free = fit.fit(config, '8GiB', 'manpp', inputs=INPUT)
+    room = int(1.02 * free.manpp_plan.predicted_bytes)
+    taken, tried = Predictor._taken, []
+
+    def first_missing(self: Predictor, way: Way) -> Prediction:
+        found = taken(self, way)
+        if way.mode == free_way.mode:
+            tried.append(way.cuts)
+            if len(tried) == 1:
+                found.peak_bytes += room
+        return found
+
+    free_way = Way.from_dict(free.manpp_plan)
+    monkeypatch.setattr(Predictor, '_taken', first_missing)
+    found = Predictor(config, 2, SIZE, room).predictions(('manpp',))[0]
+    assert len(tried) == 2 and tried[0] == free_way.cuts and found.way.cuts == tried[1] != tried[0]
+    assert found.total_bytes <= room
+
+
 @pytest.mark.slow
 def test_the_tool(tmp_path):
     config = tmp_path / 'plain.py'
@@ -505,7 +544,6 @@ def test_the_tool(tmp_path):
         (['--memory', '8GiB', '--write', 'a.txt'], '--write a.txt: a config is a Python file'),
         (['--memory', '8GiB', '--write', 'nowhere/a.py'], '--write nowhere/a.py: there is no folder nowhere'),
         (['--method', 'magic'], "invalid choice: 'magic' (choose from 'end_to_end'"),
-        (['--write', 'a.py'], 'give --memory or --method'),
     ],
 )
 def test_flags_are_checked_before_anything_is_planned(flags, message, monkeypatch, capsys):
@@ -513,6 +551,18 @@ def test_flags_are_checked_before_anything_is_planned(flags, message, monkeypatc
     with pytest.raises(SystemExit, match='2'):
         load_tool('tools/fit.py').parse_args()
     assert message in capsys.readouterr().err
+
+
+def test_what_is_written_needs_a_budget_or_a_method(tmp_path, monkeypatch):
+    tool, config = load_tool('tools/fit.py'), tmp_path / 'config.py'
+    flags = ['--input', '2', '64', '128', '--write', str(tmp_path / 'a.py')]
+    monkeypatch.setattr(sys, 'argv', ['fit.py', str(config), *flags])
+    plain(segmentor_config()).dump(config)
+    with pytest.raises(SystemExit, match='--write and --measure take the config that fits: give --memory or --method'):
+        tool.main()
+    segmentor_config(cuts=None, local_blocks='auto', memory_budget='1GiB').dump(config)
+    tool.main()
+    assert Config.fromfile(tmp_path / 'a.py').manpp_plan.memory == '1GiB'
 
 
 def test_what_nothing_fits_is_said_below_the_table(tmp_path, monkeypatch, capsys):
