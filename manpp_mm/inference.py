@@ -28,7 +28,7 @@ def predict(
     score_threshold: float = 0.3,
     device: str | None = None,
 ) -> Iterator[tuple[Path, Any]]:
-    """Run MMDetection's ``DetInferencer`` or MMSegmentation's ``MMSegInferencer`` over images.
+    """Run MMDetection's, MMSegmentation's or MMPretrain's inferencer over images.
 
     Writes ``out_dir/vis/NAME`` with what was found painted, for a segmentor ``out_dir/label_maps/STEM.png`` (class
     indices), and ``out_dir/predictions.json`` with what is yielded by image name.
@@ -44,7 +44,7 @@ def predict(
     Yields:
         The path of each image and its prediction: a detector's ``[{"label", "score", "bbox": [x1, y1, x2, y2]}]`` in
         pixels, with masks also ``"mask"`` (COCO's run lengths); a segmentor's share of each class,
-        ``{"road": 0.41, ...}``.
+        ``{"road": 0.41, ...}``; a classifier's five highest scores, ``{"cat": 0.92, ...}``.
 
     Raises:
         FileNotFoundError: Inputs, weights or config do not exist, or the folder holds no image.
@@ -60,10 +60,10 @@ def predict(
     if device and device.startswith('cuda') and not torch.cuda.is_available():
         raise ValueError(f'--device {device}: there is no GPU')
     found = keep_plan(read_config(config), str(weights)) if config else config_of(weights)
-    segments = found.get('default_scope') == 'mmseg'
+    scope = found.get('default_scope')
     out_dir = Path(out_dir)
-    _check_names(images, out_dir, segments)
-    run = (_segmentor if segments else _detector)(found, str(weights), device)
+    _check_names(images, out_dir, scope == 'mmseg')
+    run = dict(mmseg=_segmentor, mmpretrain=_classifier).get(scope, _detector)(found, str(weights), device)
     predictions = {}
     try:
         for image in images:
@@ -173,5 +173,27 @@ def _segmentor(config: Config, weights: str, device: str | None) -> Callable:
         counts = np.bincount(labels.ravel(), minlength=len(classes)).tolist()
         shares = {name: count / labels.size for name, count in zip(classes, counts, strict=True) if count}
         return shares, result['visualization'], labels
+
+    return run
+
+
+def _classifier(config: Config, weights: str, device: str | None) -> Callable:
+    from mmpretrain import ImageClassificationInferencer
+    from mmpretrain.visualization import UniversalVisualizer
+
+    inferencer = _loaded(ImageClassificationInferencer, config, weights, device)
+    classes = inferencer.classes or inferencer.model.dataset_meta['classes']
+    visualizer = UniversalVisualizer()
+    # A model of images in memory takes them as RGB, and its pipeline does not turn them.
+    order = 'bgr' if inferencer.model.data_preprocessor.to_rgb else 'rgb'
+
+    def run(image: str, score_threshold: float) -> tuple:
+        sample = inferencer(mmcv.imread(image, channel_order=order), return_datasamples=True)[0]
+        scores, labels = sample.pred_score.topk(min(5, len(sample.pred_score)))
+        found = {classes[label]: round(float(score), 4) for score, label in zip(scores, labels, strict=True)}
+        painted = visualizer.visualize_cls(
+            mmcv.imread(image, channel_order='rgb'), sample, classes=classes, rescale_factor=1, draw_gt=False
+        )
+        return found, painted, None
 
     return run

@@ -40,6 +40,9 @@ MODE_OF: dict[str, Mode] = {
 
 METHODS = tuple(MODE_OF)
 
+_TASKS = dict(mmdet='detection', mmseg='segmentation', mmpretrain='classification')
+"""Packages and their fragments."""
+
 POOLED = 16
 """The stride in pixels of auxiliary networks where they are to cost little."""
 
@@ -146,8 +149,8 @@ def apply_way(config: Config, way: Way) -> Config:
     """A config that trains in a way.
 
     Args:
-        config: Any detector's or segmentor's; left as it is. Of one that is block-local already the auxiliary networks
-            and hooks stay.
+        config: Any detector's, segmentor's or classifier's; left as it is. Of one that is block-local already the
+            auxiliary networks and hooks stay.
         way: The way.
 
     Raises:
@@ -220,6 +223,8 @@ def _add_networks(config: Config, twin: type[LocalBackbone], way: Way, fragment:
         if segments:
             own = _last(config.model.decode_head).get('norm_cfg')
             head['norm_cfg'] = own or ConfigDict(type='SyncBN', requires_grad=True)  # as upstream's segmentors have it
+    elif twin.small_images:
+        auxiliary['stride'] = None
     if way.stride is not None:
         auxiliary['stride'] = way.stride
     if way.method != 'manpp':
@@ -232,11 +237,14 @@ def _add_networks(config: Config, twin: type[LocalBackbone], way: Way, fragment:
         return  # it is only tested
     paramwise = ConfigDict(wrapper.get('paramwise_cfg') or {})
     # Another constructor may go by depth, as ConvNeXt's, where these count as heads; rules by kind of layer alone
-    # (`norm_decay_mult`) hold for auxiliary networks as they are.
-    if wrapper.get('constructor') is None and (paramwise.get('custom_keys') or not paramwise):
+    # (`norm_decay_mult`) hold for auxiliary networks as they are, which a key of their own would end.
+    by_kind = any(key.endswith('_decay_mult') for key in paramwise)
+    keys = paramwise.get('custom_keys') or {}
+    reached = any('backbone' in key for key in keys) if by_kind else keys or not paramwise
+    if wrapper.get('constructor') is None and reached:
         # Copies of a transformer's norms decay where the trunk's do, in an upstream config without any rule.
         own = fragment['manpp_transformer_paramwise' if twin.transformer and paramwise else 'manpp_paramwise']
-        paramwise['custom_keys'] = ConfigDict({**own['custom_keys'], **(paramwise.get('custom_keys') or {})})
+        paramwise['custom_keys'] = ConfigDict({**own['custom_keys'], **keys})
         wrapper['paramwise_cfg'] = paramwise
     clip = fragment.get('manpp_clip_grad')
     if clip is not None and wrapper.get('clip_grad') is None:
@@ -245,7 +253,7 @@ def _add_networks(config: Config, twin: type[LocalBackbone], way: Way, fragment:
 
 def fragment_of(twin: type[LocalBackbone]) -> Config:
     """The variables of the fragment of a local backbone's task."""
-    task = dict(mmdet='detection', mmseg='segmentation')[twin.auxiliary_type.registry.scope]
+    task = _TASKS[twin.auxiliary_type.registry.scope]
     return Config.fromfile(Path(config_folder(OWN)) / f'_base_/{task}.py')
 
 
@@ -256,7 +264,7 @@ def classes_of(model: Mapping) -> int:
         ValueError: None of them names one.
     """
     roi_head = model.get('roi_head') or {}
-    names = ('panoptic_head', 'decode_head', 'bbox_head', 'mask_head')
+    names = ('panoptic_head', 'decode_head', 'bbox_head', 'mask_head', 'head')
     for head in (roi_head.get('bbox_head'), *(model.get(name) for name in names)):
         head = _last(head) or {}
         for key in ('num_things_classes', 'num_classes'):

@@ -87,7 +87,9 @@ def plain_config(config: Config) -> Config:
     found = _plain(kept, config.get('default_scope'))
     # The module of a user's own local backbone imports this package.
     local = local_class(config)
-    needless = ('manpp_mm', *([] if local is None else [local.__module__]))
+    needless = [] if local is None else [local.__module__]
+    if local is None or not local.plain.__module__.startswith(__package__):  # CIFARResNet is this package's own
+        needless.append(__package__)
     imports = [name for name in imported(config.get('custom_imports')) if name not in needless]
     found.pop('custom_imports', None)
     if imports:

@@ -1,4 +1,4 @@
-"""Small real detectors and segmentors, and the naive sum of losses that local gradients must equal."""
+"""Small real detectors, segmentors and classifiers, and the naive sum of losses that local gradients must equal."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -16,13 +16,13 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from manpp_mm.auxiliary.padded_fcos_head import PaddedFCOSHead
-from manpp_mm.backbones import LocalViTMixin
-from manpp_mm.backbones.vit import ClassToken
+from manpp_mm.backbones import LocalClassifierViTMixin, LocalViTMixin
+from manpp_mm.backbones.unit import STEM
 from manpp_mm.compat.config_prefix import config_folder
 from manpp_mm.hooks import LocalLearningHook
 from manpp_mm.hooks.model_hook import remove_all
 from manpp_mm.local.gradient import reduce_losses
-from manpp_mm.memory.drawn import draw_segmentation
+from manpp_mm.memory.drawn import draw_classification, draw_segmentation
 
 FCOS = dict(type='PaddedFCOSHead', num_classes=3, feat_channels=32, stacked_convs=1)
 AUXILIARY = dict(stride=16, projection=dict(out_channels=16), head=FCOS)
@@ -71,6 +71,10 @@ def with_backbone(config: Config, channels: Sequence[int], **backbone: object) -
     if config.default_scope == 'mmseg':
         auxiliary['head']['norm_cfg'] = dict(type='BN')
         config.model.decode_head.update(in_channels=channels[-1], in_index=len(channels) - 1)
+    elif config.default_scope == 'mmpretrain':
+        config.model.head.in_channels = channels[-1]
+        if 'out_type' in backbone or backbone.get('gap_before_final_norm'):  # it gives vectors already
+            config.model.neck = None
     else:
         config.model.neck.update(in_channels=list(channels), num_outs=5)
     config.model.backbone = dict(auxiliary=auxiliary, init_cfg=None) | backbone
@@ -92,6 +96,19 @@ def segmentor_config(
     multiple = isinstance(model.decode_head.in_channels, (list, tuple))
     model.decode_head.update(in_channels=channels if multiple else 128, channels=16, num_classes=4, norm_cfg=norm)
     model.data_preprocessor.size = (64, 64)
+    return config
+
+
+def classifier_config(**backbone: object) -> Config:
+    """Upstream's ResNet-18 classifier at 16 base channels, 4 classes, cut after its stem and three times more."""
+    config = upstream('mmpretrain::resnet/resnet18_8xb32_in1k.py')
+    head = dict(type='StackedLinearClsHead', num_classes=4, mid_channels=[16], norm_cfg=dict(type='BN1d'))
+    auxiliary = dict(projection=[dict(out_channels=8, norm_cfg=dict(type='BN'))] * 2, head=head)
+    local = dict(type='LocalResNet', cuts=[STEM, (0, 1), (1, 0), (2, 1)], auxiliary=auxiliary)
+    config.model.backbone.update(local | dict(base_channels=16, stem_channels=16) | backbone)
+    config.model.head.update(num_classes=4, in_channels=128, topk=(1,))
+    config.data_preprocessor.num_classes = 4
+    config.model.data_preprocessor = copy.deepcopy(config.data_preprocessor)
     return config
 
 
@@ -162,6 +179,19 @@ def segmentation_batch(model: nn.Module, batch: int = 2, size: int = 64) -> dict
     return data
 
 
+def classification_batch(model: nn.Module, batch: int = 4, size: int = 64) -> dict:
+    """A preprocessed batch of random images and labels in the model's floating-point type."""
+    data = model.data_preprocessor(draw_classification(model.head.num_classes, batch, (size, size)), True)
+    data['inputs'] = data['inputs'].to(next(model.parameters()).dtype)
+    return data
+
+
+def drawn_for(model: nn.Module, scope: str) -> dict:
+    """A preprocessed batch for a small model of a package."""
+    batches = dict(mmdet=detection_batch, mmseg=segmentation_batch, mmpretrain=classification_batch)
+    return batches[scope](model)
+
+
 def padded_head(**kwargs: object) -> nn.Module:
     """A small ``PaddedFCOSHead`` of 5 classes on levels of strides 8, 16 and 32."""
     ranges = ((-1, 64), (64, 128), (128, 1e8))
@@ -223,10 +253,13 @@ def naive_loss(model: nn.Module, data: dict) -> tuple[Tensor, dict[str, Tensor]]
 def cut_point(backbone: nn.Module, cut: tuple[int, int]) -> tuple[nn.Module, Callable]:
     """The plain backbone's module whose output ends unit ``(stage, index)``, and what makes the trunk's x of it."""
     stage, index = cut
-    if isinstance(backbone, LocalViTMixin):
-        pack = ClassToken.pack if backbone.with_cls_token else lambda tokens, size: tokens.unflatten(1, size)
+    if isinstance(backbone, (LocalViTMixin, LocalClassifierViTMixin)):
+        pack = backbone.layout.pack
         side = lambda tokens: isqrt(tokens.shape[1])  # noqa: E731  of square images, the class token rounded off
-        return backbone.layers[index], lambda tokens, _: pack(tokens, (side(tokens), side(tokens)))
+        module = backbone.pre_norm if tuple(cut) == STEM else backbone.layers[index]
+        return module, lambda tokens, _: pack(tokens, (side(tokens), side(tokens)))
+    if tuple(cut) == STEM:
+        return _stem_end(backbone)
     if hasattr(backbone, 'patch_embed'):  # a Swin block is told the size of its tokens (N, H * W, C)
         return backbone.stages[stage].blocks[index], _with_size
     if isinstance(getattr(backbone, 'layers', None), nn.ModuleList):  # PVT: patch embedding, layers, norm
@@ -239,6 +272,15 @@ def cut_point(backbone: nn.Module, cut: tuple[int, int]) -> tuple[nn.Module, Cal
         return backbone.stages[stage][index], lambda x, _: x
     name = 'stage' if hasattr(backbone, 'stage1') else 'layer'
     return getattr(backbone, f'{name}{stage + 1}')[index], lambda x, _: x
+
+
+def _stem_end(backbone: nn.Module) -> tuple[nn.Module, Callable]:
+    if hasattr(backbone, 'patch_embed'):
+        return backbone.drop_after_pos, lambda tokens, _: tokens.unflatten(1, (isqrt(tokens.shape[1]),) * 2)
+    if hasattr(backbone, 'downsample_layers'):
+        return backbone.downsample_layers[0], lambda x, _: x
+    pools = hasattr(backbone, 'maxpool')
+    return backbone.maxpool if pools else getattr(backbone, 'relu', getattr(backbone, 'stem', None)), lambda x, _: x
 
 
 def _with_size(tokens: Tensor, args: tuple) -> Tensor:

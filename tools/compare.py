@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', required=True, help='folder for the JSON files, table.md and curves.png')
     parser.add_argument('--work-dir', required=True, help='folder for logs and checkpoints')
     parser.add_argument('--stretch', type=float, default=0.25, help='share of the schedule that _exact_ covers')
-    parser.add_argument('--metric', help='validation metric; default: box AP or mIoU')
+    parser.add_argument('--metric', help='validation metric; default: box AP, mIoU or top-1 accuracy')
     parser.add_argument('--jobs', type=int, default=1, help='runs side by side')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='config keys of every run: key=value ...')
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Draw a small data set of shapes: boxes and masks in the COCO layout, label maps in the Cityscapes layout.
+"""Draw a small data set of shapes: boxes and masks in the COCO layout, label maps in the Cityscapes layout, mosaics.
 
     python tools/make_demo_data.py data/demo
 
@@ -7,6 +7,10 @@ Deterministic: the same scenes on every machine. Both layouts hold the same scen
     data/demo/annotations/instances_{train,val}2017.json   data/demo/{train,val}2017/SCENE.jpg
     data/demo/leftImg8bit/{train,val}/demo/SCENE_leftImg8bit.png
     data/demo/gtFine/{train,val}/demo/SCENE_gtFine_labelTrainIds.png    0 is the background, a shape's class + 1
+
+For classification there are images of one shape each, 32x32, side by side in one picture a class:
+
+    data/demo/mosaics/{train,val}_CLASS.png
 """
 
 import argparse
@@ -20,6 +24,7 @@ from pycocotools import mask as coco_mask
 CLASSES = ('disc', 'box', 'triangle', 'star', 'cross')
 HEIGHT, WIDTH = 256, 320
 SIZES = (16, 200)
+TILE, TILES_A_ROW = 32, 20
 OBJECTS = (1, 8)
 VISIBLE = 0.5
 """The part of a shape that must stay visible."""
@@ -45,13 +50,27 @@ def outline(kind: str) -> np.ndarray:
     )
 
 
-def texture(rng: np.random.Generator, contrast: float) -> np.ndarray:
-    """A smooth random colour pattern, (HEIGHT, WIDTH, 3) of float."""
-    image = np.full((HEIGHT, WIDTH, 3), rng.uniform(40, 215, 3))
+def texture(rng: np.random.Generator, contrast: float, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """A smooth random colour pattern, (height, width, 3) of float."""
+    image = np.full((height, width, 3), rng.uniform(40, 215, 3))
     for cells in (4, 16, 64):
         noise = rng.normal(0, contrast / np.sqrt(cells / 4), (cells, cells, 3)).astype(np.float32)
-        image += cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+        image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
     return image
+
+
+def shape(rng: np.random.Generator, kind: str, size: float, height: int, width: int) -> np.ndarray:
+    """The mask (height, width) of a shape, turned and placed at random."""
+    angle = rng.uniform(0, 2 * np.pi)
+    turn = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
+    corners = outline(kind) @ turn.T
+    corners *= size / np.ptp(corners, 0).max()
+    corners -= corners.min(0)
+    extent = corners.max(0)
+    corners += rng.uniform(0, 1, 2) * (np.array([width, height]) - 1 - extent)
+    mask = np.zeros((height, width), np.uint8)
+    cv2.fillPoly(mask, [np.round(corners).astype(np.int32)], 1)
+    return mask
 
 
 def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[int]]:
@@ -66,15 +85,7 @@ def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[int]]:
             break
         kind = int(rng.integers(len(CLASSES)))
         size = np.exp(rng.uniform(*np.log(SIZES)))
-        angle = rng.uniform(0, 2 * np.pi)
-        turn = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
-        corners = outline(CLASSES[kind]) @ turn.T
-        corners *= size / np.ptp(corners, 0).max()
-        corners -= corners.min(0)
-        extent = corners.max(0)
-        corners += rng.uniform(0, 1, 2) * (np.array([WIDTH, HEIGHT]) - 1 - extent)
-        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-        cv2.fillPoly(mask, [np.round(corners).astype(np.int32)], 1)
+        mask = shape(rng, CLASSES[kind], size, HEIGHT, WIDTH)
         candidate = np.where(mask > 0, len(classes) + 1, objects)
         left = np.bincount(candidate.ravel(), minlength=len(classes) + 2)[1:-1]
         if any(now < VISIBLE * area for now, area in zip(left, areas, strict=True)):
@@ -120,6 +131,22 @@ def write_split(root: Path, split: str, scenes: int, seed: int) -> None:
         json.dump(dict(images=records, annotations=annotations, categories=categories), file)
 
 
+def write_mosaics(root: Path, split: str, images: int, seed: int) -> None:
+    """Draw so many images of each class and write its mosaic."""
+    (root / 'mosaics').mkdir(parents=True, exist_ok=True)
+    for number, kind in enumerate(CLASSES):
+        rows = -(-images // TILES_A_ROW)
+        mosaic = np.zeros((rows * TILE, TILES_A_ROW * TILE, 3), np.uint8)
+        for index in range(rows * TILES_A_ROW):
+            rng = np.random.default_rng([seed, split == 'val', index, number])
+            mask = shape(rng, kind, rng.uniform(14, 28), TILE, TILE)
+            image = np.where(mask[..., None] > 0, texture(rng, 12, TILE, TILE), texture(rng, 25, TILE, TILE))
+            image += rng.normal(0, 4, image.shape)
+            top, left = index // TILES_A_ROW * TILE, index % TILES_A_ROW * TILE
+            mosaic[top : top + TILE, left : left + TILE] = image.clip(0, 255)
+        cv2.imwrite(str(root / 'mosaics' / f'{split}_{kind}.png'), mosaic)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('root', type=Path, help='folder to write, made if it does not exist')
@@ -129,7 +156,11 @@ def main() -> None:
     args = parser.parse_args()
     for split, scenes in (('train', args.train), ('val', args.val)):
         write_split(args.root, split, scenes, args.seed)
-    print(f'{args.train} training and {args.val} validation scenes of {len(CLASSES)} classes in {args.root}')
+        write_mosaics(args.root, split, scenes, args.seed)
+    print(
+        f'{args.train} training and {args.val} validation scenes of {len(CLASSES)} classes in {args.root}, '
+        'and as many small images of each class'
+    )
 
 
 if __name__ == '__main__':

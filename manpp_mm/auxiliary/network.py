@@ -13,6 +13,7 @@ from ..arguments import refuse_unknown
 from ..backbones.unit import Layout, Unit
 from ..local import Cut
 from ..local.branches import BRANCHES, Branches
+from .copied import copied_units
 from .reconstruction import ReconstructionHead
 from .stride import check_strides, pooling_to
 
@@ -29,19 +30,27 @@ class AuxiliaryNetwork(BaseModule):
 
     Args:
         end: The block's last unit, whose output the heads see without branches.
-        following: The first unit of the next local block, which the branches copy.
+        following: The units after it, of which the branches copy some.
         layout: How the trunk's ``x`` becomes a map (N, C, H, W) and back.
         norm_cfg: The backbone's norm config, the default of a segmentor's auxiliary heads.
         head: Config of the head, any registered module of the task's package with the task's ``loss``, or a list of
             them, each with a ``weight`` of its own (1 where it has none). Channels, strides and anchors follow from the
             cut; give the rest (``num_classes``).
-        branches, scaling: See :class:`manpp_mm.local.Branches`.
+        branches, scaling, start, scaling_decays_to: See :class:`manpp_mm.local.Branches`.
+        units: What each branch copies: so many units after the cut, fewer where the trunk ends; or the places
+            ``[(stage, index), ...]`` of later units, each of which takes what the one before it gives: the first ones
+            of the later stages, say, which are cheap, for they downsample. (The authors copy one, in a ViT two;
+            AugLocal's auxiliary networks are units sampled so.) Places up to the cut are left out; where none is
+            left, it is the next unit.
         stride: None, or the stride in pixels at which projection and head run: the block's output is average-pooled
             before the branches, by as much as their own stride leaves to do. The cost falls with the square. A block
             whose head would run there or coarser anyway is left as it is. (A choice of this project's: the authors
             pool nothing.)
+        pool_branches: Whether the branches run at that stride, too. Otherwise what they give is pooled, as DGL's head
+            pools its input.
         projection: None, or arguments of mmcv's ``ConvModule`` between branches and head: ``out_channels``, and, for a
-            lighter head, ``stride``. A 1x1 convolution without norm and activation unless they are given.
+            lighter head, ``stride``. A 1x1 convolution without norm and activation unless they are given. A list of
+            them: one after the other.
         neck: None, or the config of a registered neck on one level instead of the projection: ``FPN`` with
             ``num_outs=3`` gives the heads levels of one, two and four times the stride. ``in_channels`` follows.
         reconstruction: None, or arguments of :class:`ReconstructionHead`.
@@ -58,14 +67,18 @@ class AuxiliaryNetwork(BaseModule):
     def __init__(
         self,
         end: Unit,
-        following: Unit,
+        following: Sequence[Unit],
         layout: Layout,
         norm_cfg: Mapping | None,
         head: 'Mapping | Sequence[Mapping] | None' = None,
         branches: Sequence[str] = BRANCHES,
         scaling: 'str | float | None' = None,
+        start: str = 'unit',
+        scaling_decays_to: int = 1,
+        units: 'int | Sequence[Cut]' = 1,
         stride: int | None = None,
-        projection: Mapping | None = None,
+        pool_branches: bool = True,
+        projection: 'Mapping | Sequence[Mapping] | None' = None,
         neck: Mapping | None = None,
         reconstruction: Mapping | None = None,
         loss_weight: float = 1.0,
@@ -75,16 +88,20 @@ class AuxiliaryNetwork(BaseModule):
             raise ValueError(f'auxiliary.loss_weight={loss_weight!r} must be a positive number')
         self.loss_weight = loss_weight
         try:
-            self.branches = Branches(following.module, branches, scaling)
+            copied = copied_units(end, following, units)
+            self.branches = Branches([unit.module for unit in copied], branches, scaling, start, scaling_decays_to)
         except ValueError as error:
             raise ValueError(f'auxiliary.{error}') from None
+        self.copied = [unit.cut for unit in copied]
+        """The places of the units that the branches copy."""
         self.layout = layout
-        seen = following if branches else end
+        seen = copied[-1] if branches else end
         in_channels, head_stride = seen.channels, seen.stride
         self.own_stride = head_stride
         """At which stride projection and head would run without ``stride``."""
         self.pooling = pooling_to(stride, head_stride)
         """Pixels of the block's output, each way, that become one."""
+        self.pool_branches = pool_branches
         head_stride *= self.pooling
         strides = [head_stride]
         self.projection = nn.Identity()
@@ -92,7 +109,12 @@ class AuxiliaryNetwork(BaseModule):
         if projection is not None and neck is not None:
             raise ValueError('auxiliary takes projection or neck, not both')
         if projection is not None:
-            self.projection, in_channels, head_stride = _build_projection(projection, in_channels, head_stride)
+            row = [projection] if isinstance(projection, Mapping) else projection
+            layers = []
+            for entry in row:
+                layer, in_channels, head_stride = _build_projection(entry, in_channels, head_stride)
+                layers.append(layer)
+            self.projection = layers[0] if len(layers) == 1 else nn.Sequential(*layers)
             strides = [head_stride]
         if neck is not None:
             self.neck, in_channels, levels = self._build_neck(dict(neck), in_channels)
@@ -144,7 +166,7 @@ class AuxiliaryNetwork(BaseModule):
         for cut, entry in zip(cuts, entries, strict=True):
             refuse_unknown(entry, cls, 'model.backbone.auxiliary', _DERIVED)
             end = places.index(cut)
-            networks.append(cls(units[end], units[end + 1], layout, norm_cfg, **entry))
+            networks.append(cls(units[end], units[end + 1 :], layout, norm_cfg, **entry))
         finest = min(unit.stride for unit in units if unit.cut in trained)
         check_strides(config, [network.own_stride for network in networks], finest)
         return networks
@@ -234,7 +256,11 @@ class AuxiliaryNetwork(BaseModule):
 
     def features(self, x: Tensor) -> Tensor:
         """What heads or neck see of a block's output in the trunk's layout: (N, C, h, w)."""
-        return self.projection(self.layout.to_map(self.branches(self._pooled(x))))
+        return self.projection(self.layout.to_map(self.branched(x)))
+
+    def branched(self, x: Tensor) -> Tensor:
+        """What the branches make of a block's output, pooled before or after them; in the trunk's layout."""
+        return self.branches(self._pooled(x)) if self.pool_branches else self._pooled(self.branches(x))
 
     def _pooled(self, x: Tensor) -> Tensor:
         if self.pooling == 1:

@@ -6,16 +6,20 @@ from .csp import LocalCSPMixin
 from .find import find_local_backbone, unwrapped
 from .local_backbone import LocalBackbone
 from .pyramid import LocalMiTMixin, LocalPyramidMixin
-from .resnet import LocalRegNetMixin, LocalResNetMixin
-from .swin import LocalSwinMixin
+from .resnet import LocalCIFARResNetMixin, LocalClassifierResNetMixin, LocalRegNetMixin, LocalResNetMixin
+from .swin import LocalClassifierSwinMixin, LocalSwinMixin
 from .unit import ChannelsLast, Layout, Unit
-from .vit import LocalViTMixin
+from .vit import LocalClassifierViTMixin, LocalViTMixin
 
 __all__ = [
     'ChannelsLast',
     'Layout',
     'LocalBackbone',
+    'LocalCIFARResNetMixin',
     'LocalCSPMixin',
+    'LocalClassifierResNetMixin',
+    'LocalClassifierSwinMixin',
+    'LocalClassifierViTMixin',
     'LocalConvNeXtMixin',
     'LocalMiTMixin',
     'LocalPyramidMixin',

@@ -48,6 +48,9 @@ class LocalConvNeXtMixin(LocalBackbone):
     def stem_parts(self) -> 'list[nn.Module | nn.Parameter]':
         return [self.downsample_layers[0]]
 
+    def stem_geometry(self) -> tuple[int, int]:
+        return self.channels[0], next(m for m in self.downsample_layers[0] if isinstance(m, nn.Conv2d)).stride[0]
+
     def run_stem(self, images: Tensor) -> Tensor:
         return self.downsample_layers[0](images)
 

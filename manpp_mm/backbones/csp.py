@@ -27,5 +27,8 @@ class LocalCSPMixin(LocalBackbone):
     def stem_parts(self) -> 'list[nn.Module | nn.Parameter]':
         return [self.stem]
 
+    def stem_geometry(self) -> tuple[int, int]:
+        return [m for m in self.stem.modules() if isinstance(m, nn.Conv2d)][-1].out_channels, 2
+
     def run_stem(self, images: Tensor) -> Tensor:
         return self.stem(images)

@@ -15,7 +15,7 @@ from ..step import Step
 from .ownership import check_family, parameters_of
 from .state import TrunkState
 from .trunk import Block, Trunk
-from .unit import check_geometry
+from .unit import STEM, check_geometry
 
 
 class LocalBackbone(TrunkState, Trunk):
@@ -41,7 +41,8 @@ class LocalBackbone(TrunkState, Trunk):
         local_blocks: K, the number of local blocks that train: at stage ends where K fits them, otherwise the units
             are divided evenly. Set this or ``cuts``. ``'auto'``: cuts are planned from measured memory before the model
             is built (see :mod:`manpp_mm.memory.fit`).
-        cuts: Explicit cuts ``[(stage, unit), ...]``, both from 0, each after that unit.
+        cuts: Explicit cuts ``[(stage, unit), ...]``, both from 0, each after that unit; ``(-1, 0)`` before them is the
+            one after the stem.
         auxiliary: Arguments of the auxiliary networks (see :class:`AuxiliaryNetwork`): one dict for all of them or a
             list of one dict a cut.
         gradient: ``'local'``, or ``'exact'``; then there are no auxiliary networks. ``GradientSwitchHook`` switches a
@@ -94,13 +95,15 @@ class LocalBackbone(TrunkState, Trunk):
         self.step: Step | None = None
         """What the current training forward needs and collects, None outside of one."""
         self.train(self.training)  # some backbones freeze their stages here
-        units = list(self.units())
-        check_family(self, units)
-        trains = [_trains([unit.module]) for unit in units]
+        check_family(self, list(self.units()))
         self._stem_trains = _trains(self.stem_parts())
+        self.stem_is_block = self._cut_after_stem(cuts)
+        units = self.row()
+        trains = [_trains([unit.module]) for unit in units]
         trains[0] = trains[0] or self._stem_trains
         per_stage = [sum(unit.cut[0] == stage for unit in units) for stage in range(units[-1].cut[0] + 1)]
-        self.cuts = partition(per_stage, trains, local_blocks, cuts)
+        own = [STEM] if self.stem_is_block else []
+        self.cuts = own + partition(per_stage, trains[len(own) :], local_blocks, cuts and cuts[len(own) :])
         self._idle_units = trains.index(True)
         self.trained_units = [unit.cut for unit in units[self._idle_units :]]
         """The units ``(stage, index)`` from the first that trains on, each but the last a place for a cut."""
@@ -119,6 +122,15 @@ class LocalBackbone(TrunkState, Trunk):
         self.train(self.training)
 
     # Construction.
+
+    def _cut_after_stem(self, cuts: Sequence[Cut] | None) -> bool:
+        if not cuts or not isinstance(cuts[0], Sequence) or tuple(cuts[0]) != STEM:
+            return False
+        if self.stem_geometry() is None:
+            raise ValueError(f'cuts={list(cuts)}: the stem of a {type(self).__name__} cannot be a block of its own')
+        if not self._stem_trains:
+            raise ValueError(f'cuts={list(cuts)}: nothing of the stem trains (frozen_stages), cut later')
+        return True
 
     def init_weights(self) -> None:
         """Initialise trunk and auxiliary networks; some backbones initialise themselves alone."""

@@ -1,4 +1,4 @@
-"""The ResNets of MMDetection and MMSegmentation, and what follows their code."""
+"""The ResNets of MMDetection, MMSegmentation and MMPretrain, and what follows their code."""
 
 from collections.abc import Mapping
 from math import prod
@@ -32,6 +32,13 @@ class LocalResNetMixin(LocalBackbone):
     def stem_parts(self) -> 'list[nn.Module | nn.Parameter]':
         return [self.stem] if self.deep_stem else [self.conv1, self.norm1]
 
+    def stem_geometry(self) -> tuple[int, int]:
+        return self._stem_channels(), 4
+
+    def _stem_channels(self) -> int:
+        modules = self.stem.modules() if self.deep_stem else [self.conv1]
+        return [m for m in modules if isinstance(m, nn.Conv2d)][-1].out_channels
+
     def run_stem(self, images: Tensor) -> Tensor:
         x = self.stem(images) if self.deep_stem else self.relu(self.norm1(self.conv1(images)))
         return self.maxpool(x)
@@ -42,6 +49,28 @@ class LocalRegNetMixin(LocalResNetMixin):
 
     def stage_geometry(self, stage: int) -> tuple[int, int]:
         return self.stage_widths[stage], 2 * prod(self.strides[: stage + 1])
+
+    def stem_geometry(self) -> tuple[int, int]:
+        return self._stem_channels(), 2
+
+    def run_stem(self, images: Tensor) -> Tensor:
+        return self.relu(self.norm1(self.conv1(images)))
+
+
+class LocalClassifierResNetMixin(LocalResNetMixin):
+    """MMPretrain's ResNet and ResNeXt."""
+
+    def stage_geometry(self, stage: int) -> tuple[int, int]:
+        return self.base_channels * 2**stage * self.expansion, self.stem_geometry()[1] * prod(self.strides[: stage + 1])
+
+
+class LocalCIFARResNetMixin(LocalClassifierResNetMixin):
+    """A ResNet for small images: its stem is one convolution at the images' own resolution."""
+
+    small_images = True
+
+    def stem_geometry(self) -> tuple[int, int]:
+        return self._stem_channels(), 1
 
     def run_stem(self, images: Tensor) -> Tensor:
         return self.relu(self.norm1(self.conv1(images)))

@@ -31,8 +31,8 @@ class TrunkState:
         """
         if self._auxiliary_ready or not len(self.auxiliary):
             return False
-        for network, unit in zip(self.auxiliary, self.next_units(), strict=True):
-            network.branches.sync(unit.module)
+        for network, units in zip(self.auxiliary, self.copied_units(), strict=True):
+            network.branches.sync(units)
         self._auxiliary_ready = True
         return True
 

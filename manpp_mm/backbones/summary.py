@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from torch import nn
 
 from .local_backbone import LocalBackbone
+from .unit import STEM
 
 
 def block_table(backbone: LocalBackbone) -> str:
@@ -17,7 +18,7 @@ def block_table(backbone: LocalBackbone) -> str:
     blocks = backbone.blocks()
     for block, part in enumerate(blocks):
         first, last = part.units[0].cut, part.units[-1].cut
-        words = str(first) if first == last else f'{first} to {last}'
+        words = 'stem' if last == STEM else str(first) if first == last else f'{first} to {last}'
         if block < len(backbone.auxiliary):
             network = backbone.auxiliary[block]
             heads = ', '.join(type(head).__name__ for head in network.heads)

@@ -1,11 +1,13 @@
-"""The Swin Transformers of MMDetection and MMSegmentation."""
+"""The Swin Transformers of MMDetection, MMSegmentation and MMPretrain."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from .local_backbone import LocalBackbone
 from .unit import ChannelsLast, Unit
+from .vit import resize_position_embedding
 
 
 class SwinUnit(nn.Module):
@@ -65,6 +67,9 @@ class LocalSwinMixin(LocalBackbone):
         position = [self.absolute_pos_embed] if self.use_abs_pos_embed else []
         return [self.patch_embed, self.drop_after_pos, *position]
 
+    def stem_geometry(self) -> tuple[int, int]:
+        return self.embed_dims, self.patch_embed.projection.stride[0]
+
     def run_stem(self, images: Tensor) -> Tensor:
         x, size = self.patch_embed(images)
         if self.use_abs_pos_embed:
@@ -76,3 +81,21 @@ class LocalSwinMixin(LocalBackbone):
 
     def output_map(self, stage: int, x: Tensor) -> Tensor:
         return getattr(self, f'norm{stage}')(x).permute(0, 3, 1, 2).contiguous()
+
+
+class LocalClassifierSwinMixin(LocalSwinMixin):
+    """MMPretrain's Swin Transformer, which resizes its position embedding."""
+
+    def __init__(self, *args: Any, out_after_downsample: bool = False, **kwargs: Any) -> None:
+        if out_after_downsample:
+            raise ValueError(
+                'model.backbone.out_after_downsample=True: what merges patches belongs to the block after it. Take '
+                f'False, or the plain {self.plain.__name__}'
+            )
+        super().__init__(*args, **kwargs)
+
+    def run_stem(self, images: Tensor) -> Tensor:
+        x, size = self.patch_embed(images)
+        if self.use_abs_pos_embed:
+            x = x + resize_position_embedding(self, self.absolute_pos_embed, size)
+        return self.drop_after_pos(x).unflatten(1, size)

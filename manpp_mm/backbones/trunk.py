@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from ..local import BlockOutput, Cut, checkpointed
 from .ownership import parameters_of
-from .unit import Layout, Unit
+from .stem import StemModule
+from .unit import STEM, Layout, Unit
 
 
 @dataclass
@@ -38,6 +39,8 @@ class Trunk:
     cuts: list[Cut]
     out_indices: Sequence[int]
     units_checkpointed: bool
+    stem_is_block = False
+    """Whether the stem is a local block of its own, and stands before the units in the row."""
 
     layout: ClassVar[Layout] = Layout()
     """How ``x`` between units becomes a map (N, C, H, W)."""
@@ -45,6 +48,9 @@ class Trunk:
     transformer: ClassVar[bool] = False
     """Whether units are as wide as a transformer's: copies of them run at a coarse stride, and their norms do not decay
     where a config is made local (:mod:`manpp_mm.methods`)."""
+
+    small_images: ClassVar[bool] = False
+    """Whether the images are a few dozen pixels wide, so that auxiliary networks keep to a fine stride."""
 
     @classmethod
     def planning_size(cls, backbone: Mapping) -> tuple[int, int]:
@@ -74,6 +80,17 @@ class Trunk:
         """Run what comes before the first unit on an image batch (N, 3, H, W)."""
         raise TypeError(f'{type(self).__name__} must define run_stem()')
 
+    def stem_geometry(self) -> tuple[int, int] | None:
+        """Channels and stride in pixels of what the stem gives; None: it cannot be a block of its own."""
+        return None
+
+    def row(self) -> list[Unit]:
+        """What the local blocks are made of: the units, after the stem where that is a block of its own."""
+        units = list(self.units())
+        if self.stem_is_block:
+            units.insert(0, Unit(STEM, StemModule(self.stem_parts(), self.run_stem), *self.stem_geometry()))
+        return units
+
     def head_norm_cfg(self) -> Mapping | None:
         """The norm config of auxiliary heads that need one and name none; None: they have to."""
         return None
@@ -93,13 +110,13 @@ class Trunk:
     def blocks(self) -> list[Block]:
         """The local blocks."""
         if self._blocks is None:
-            units = list(self.units())
+            units = self.row()
             places = [unit.cut for unit in units]
             starts = [0, *(places.index(cut) + 1 for cut in self.cuts)]
             self._blocks = []
             for index, (a, b) in enumerate(zip(starts, [*starts[1:], None], strict=True)):
                 parts = [unit.module for unit in units[a:b]]
-                if index == 0:
+                if index == 0 and not self.stem_is_block:
                     parts = [*self.stem_parts(), *parts]
                 modules = [part for part in parts if isinstance(part, nn.Module)]
                 networks = self.auxiliary[index : index + 1]
@@ -108,18 +125,19 @@ class Trunk:
                 )
         return self._blocks
 
-    def next_units(self) -> list[Unit]:
-        """For each auxiliary network the first unit of the next local block, which its branches copy."""
-        return [block.units[0] for block in self.blocks()[1 : len(self.auxiliary) + 1]]
+    def copied_units(self) -> list[list[nn.Module]]:
+        """For each auxiliary network the modules of the units that its branches copy."""
+        modules = {unit.cut: unit.module for block in self.blocks() for unit in block.units}
+        return [[modules[place] for place in network.copied] for network in self.auxiliary]
 
     def momentum_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """(momentum branch, the unit's module that it follows) of each auxiliary network that has one."""
-        pairs = zip(self.auxiliary, self.next_units(), strict=True)
-        return [(a.branches.momentum, unit.module) for a, unit in pairs if a.branches.momentum is not None]
+        """(copy in a momentum branch, the unit's module that it follows) of all auxiliary networks."""
+        pairs = zip(self.auxiliary, self.copied_units(), strict=True)
+        return [pair for network, units in pairs for pair in network.branches.momentum_pairs(units)]
 
     def run_block(self, block: Block, x: Tensor, first: bool) -> BlockOutput:
         """Run a block on what the block before left, or on images if it is the first."""
-        return self.run_units(block.units, self.run_stem(x) if first else x)
+        return self.run_units(block.units, self.run_stem(x) if first and not self.stem_is_block else x)
 
     def run_units(self, units: Sequence[Unit], x: Tensor) -> BlockOutput:
         """Run units one after the other; the maps are ``x`` where stages end."""

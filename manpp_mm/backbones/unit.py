@@ -7,6 +7,9 @@ from torch.nn import functional as F
 
 from ..local import Cut
 
+STEM = (-1, 0)
+"""The place of a stem that is a local block of its own."""
+
 
 @dataclass(frozen=True)
 class Unit:

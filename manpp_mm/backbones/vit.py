@@ -1,4 +1,4 @@
-"""MMSegmentation's Vision Transformer."""
+"""The Vision Transformers of MMSegmentation and MMPretrain."""
 
 from typing import Any
 
@@ -39,6 +39,11 @@ class ClassToken(Patches):
         """``x`` with its patches average-pooled and the class token as it is."""
         patches = super().pooled(x, pixels)
         return self.pack(torch.cat([x[:, 0, -1:], patches.flatten(1, 2)], 1), patches.shape[1:3])
+
+    @staticmethod
+    def class_token(x: Tensor) -> Tensor:
+        """The class token (N, C) of ``x``."""
+        return x[:, 0, -1]
 
     @staticmethod
     def pack(tokens: Tensor, size: 'Size | tuple[int, int]') -> Tensor:
@@ -117,6 +122,9 @@ class LocalViTMixin(LocalBackbone):
         norm = [self.pre_ln] if self.pre_norm else []
         return [self.patch_embed, self.cls_token, self.pos_embed, self.drop_after_pos, *norm]
 
+    def stem_geometry(self) -> tuple[int, int]:
+        return self.pos_embed.shape[-1], self.patch_size
+
     def run_stem(self, images: Tensor) -> Tensor:
         x, size = self.patch_embed(images)
         x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
@@ -129,3 +137,60 @@ class LocalViTMixin(LocalBackbone):
 
     def output_map(self, stage: int, x: Tensor) -> Tensor:
         return self.layout.to_map(x).contiguous()
+
+
+class LocalClassifierViTMixin(LocalBackbone):
+    """MMPretrain's Vision Transformer: its units are its layers, ``(0, 0)``, ``(0, 1)``, ...
+
+    Patch embedding, class token, position embedding and the norm before the layers are the stem; the final norm belongs
+    to the last layer. Local heads see the map of the patches, or the class token (``auxiliary.class_token``).
+    """
+
+    transformer = True
+
+    @property
+    def layout(self) -> Patches:
+        """With a class token or without."""
+        return ClassToken() if self.cls_token is not None else Patches()
+
+    def units(self) -> list[Unit]:
+        last = len(self.layers) - 1
+        return [
+            Unit(
+                (0, index),
+                ViTUnit(layer, self.layout, self.ln1 if self.final_norm and index == last else None),
+                *self.stem_geometry(),
+                self.output_after(index, last=True),
+            )
+            for index, layer in enumerate(self.layers)
+        ]
+
+    def stem_parts(self) -> 'list[nn.Module | nn.Parameter]':
+        token = [] if self.cls_token is None else [self.cls_token]
+        return [self.patch_embed, *token, self.pos_embed, self.drop_after_pos, self.pre_norm]
+
+    def stem_geometry(self) -> tuple[int, int]:
+        return self.embed_dims, self.patch_embed.projection.stride[0]
+
+    def run_stem(self, images: Tensor) -> Tensor:
+        x, size = self.patch_embed(images)
+        if self.cls_token is not None:
+            x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)
+        x = x + resize_position_embedding(self, self.pos_embed, size)
+        return self.layout.pack(self.pre_norm(self.drop_after_pos(x)), size)
+
+    def output_modules(self, stage: int) -> list[nn.Module]:
+        return [self.ln2] if self.out_type == 'avg_featmap' else []
+
+    def output_map(self, stage: int, x: Tensor) -> Tensor:
+        """What ``out_type`` says."""
+        return self._format_output(self.layout.unpack(x), self.layout.to_map(x).shape[-2:])
+
+
+def resize_position_embedding(backbone: nn.Module, embedding: Tensor, size: 'Size | tuple[int, int]') -> Tensor:
+    """A position embedding of MMPretrain's for a map of a height and width."""
+    from mmpretrain.models.utils import resize_pos_embed  # the backbone's own package
+
+    return resize_pos_embed(
+        embedding, backbone.patch_resolution, size, backbone.interpolate_mode, backbone.num_extra_tokens
+    )

@@ -16,7 +16,7 @@ from ..methods import METHODS
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that training and testing share, as MMDetection's and MMSegmentation's tools name them."""
+    """Add the flags that training and testing share, as MMLab's own tools name them."""
     parser.add_argument('--work-dir', help='folder for logs and results; default work_dirs/CONFIG')
     parser.add_argument(
         '--cfg-options',
@@ -122,52 +122,56 @@ def enable_painting(config: Config, show: bool, show_dir: str | None, wait_time:
     hook = config.get('default_hooks', {}).get('visualization')
     if hook is None:
         raise ValueError('--show and --show-dir need default_hooks.visualization in the config')
+    if _scope(config) == 'mmpretrain':
+        hook.update(enable=True, show=show, wait_time=wait_time, interval=1, out_dir=show_dir)
+        return
     hook.update(draw=True, show=show, wait_time=wait_time, interval=1)
-    if show_dir is not None and _is_segmentation(config):
+    if show_dir is not None and _scope(config) == 'mmseg':
         config.visualizer.save_dir = show_dir
     elif show_dir is not None:
         hook.test_out_dir = osp.abspath(show_dir)  # else inside the work folder's run
 
 
 def enable_tta(config: Config) -> None:
-    """Test with augmentation: the config's ``tta_model`` and ``tta_pipeline``, for a detector flips by default.
+    """Test with augmentation: the config's ``tta_model`` and ``tta_pipeline``; flips by default, but of a segmentor.
 
     Raises:
         ValueError: A segmentor's config without them.
     """
-    if _is_segmentation(config):
+    scope = _scope(config)
+    if scope == 'mmseg':
         if 'tta_model' not in config or 'tta_pipeline' not in config:
             raise ValueError('--tta needs tta_model and tta_pipeline in the config')
     else:
-        config.setdefault(
-            'tta_model',
-            dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)),
-        )
+        nms = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+        own = dict(type='AverageClsScoreTTA') if scope == 'mmpretrain' else dict(type='DetTTAModel', tta_cfg=nms)
+        config.setdefault('tta_model', own)
         if 'tta_pipeline' not in config:
             config.tta_pipeline = deepcopy(innermost(config.test_dataloader.dataset).pipeline)
             meta = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip', 'flip_direction')
             flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
-            pack = [dict(type='PackDetInputs', meta_keys=meta)]
-            config.tta_pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, pack])
+            pack = config.tta_pipeline[-1] if scope == 'mmpretrain' else dict(type='PackDetInputs', meta_keys=meta)
+            config.tta_pipeline[-1] = dict(type='TestTimeAug', transforms=[flips, [pack]])
     config.model = ConfigDict(**config.tta_model, module=config.model)
     innermost(config.test_dataloader.dataset).pipeline = config.tta_pipeline
 
 
 def enable_output(config: Config, out: str) -> None:
-    """Keep the predictions: a pickle file for a detector, a folder of label maps for a segmentor.
+    """Keep the predictions: a pickle file for a detector or classifier, a folder of label maps for a segmentor.
 
     Raises:
-        ValueError: A detector's file does not end in .pkl or .pickle.
+        ValueError: The file does not end in .pkl or .pickle.
     """
     evaluator = config.test_evaluator
     metrics = list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
-    if _is_segmentation(config):
+    if _scope(config) == 'mmseg':
         metrics[0].update(output_dir=out)
         return
     if not out.endswith(('.pkl', '.pickle')):
-        raise ValueError(f"--out {out}: a detector's predictions go into a .pkl or .pickle file")
-    config.test_evaluator = [*metrics, dict(type='DumpDetResults', out_file_path=out)]
+        raise ValueError(f'--out {out}: these predictions go into a .pkl or .pickle file')
+    kind = 'DumpResults' if _scope(config) == 'mmpretrain' else 'DumpDetResults'
+    config.test_evaluator = [*metrics, dict(type=kind, out_file_path=out)]
 
 
-def _is_segmentation(config: Config) -> bool:
-    return config.get('default_scope') == 'mmseg'
+def _scope(config: Config) -> str | None:
+    return config.get('default_scope')

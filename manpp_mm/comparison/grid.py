@@ -22,7 +22,7 @@ from ..memory.training_step import without_init_log
 from ..mode import END_TO_END, FROZEN
 from .variants import Variant, parse_variant, variant_config
 
-_METRICS = ('coco/bbox_mAP', 'mIoU')
+_METRICS = ('coco/bbox_mAP', 'mIoU', 'accuracy/top1')
 _LOCAL_KEYS = ('cuts', 'local_blocks', 'gradient', 'auxiliary')
 
 
@@ -64,7 +64,7 @@ def run_grid(
         out: Folder for ``NAME.json``, one each run.
         work_dir: Folder for configs, logs and checkpoints; an interrupted run goes on from its latest checkpoint there.
         options: Config keys that are set in every cell.
-        metric: The validation metric that counts; None: box AP or mIoU.
+        metric: The validation metric that counts; None: box AP, mIoU or accuracy.
         stretch: Share of the schedule that ``_exact_`` variants train by exact gradients.
         jobs: Runs side by side, each with its share of the CPU's cores.
         progress: Called with a line after each run.
@@ -136,7 +136,7 @@ def read_results(paths: Iterable[Path], metric: str | None = None) -> list[dict]
 
     Args:
         paths: Their JSON files; one that is not there is left out.
-        metric: The validation metric that counts; None: box AP or mIoU.
+        metric: The validation metric that counts; None: box AP, mIoU or accuracy.
 
     Raises:
         ValueError: A result lacks the metric.

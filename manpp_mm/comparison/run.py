@@ -20,7 +20,17 @@ from ..memory.inputs import training_input
 
 CURVE = 'curve.jsonl'
 _KEY = 'comparison'
-_PACKAGES = ('torch', 'torchvision', 'mmengine', 'mmcv', 'mmcv-lite', 'mmdet', 'mmsegmentation', 'manpp-mm')
+_PACKAGES = (
+    'torch',
+    'torchvision',
+    'mmengine',
+    'mmcv',
+    'mmcv-lite',
+    'mmdet',
+    'mmsegmentation',
+    'mmpretrain',
+    'manpp-mm',
+)
 
 
 class CurveHook(Hook):

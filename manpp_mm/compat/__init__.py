@@ -1,6 +1,6 @@
 """What lets MMLab's packages run on today's PyTorch. Each part does nothing where it is not needed."""
 
-from . import versions
+from . import mmpretrain, versions
 
 
 def apply() -> None:
@@ -14,4 +14,4 @@ def apply() -> None:
     config_prefix.apply()
 
 
-__all__ = ['apply']
+__all__ = ['apply', 'mmpretrain']

@@ -10,10 +10,17 @@ _ONE_MODULE = (
     ('mmcv', 'mmcv-lite', 'onedl-mmcv'),
     ('mmdet', 'onedl-mmdetection'),
     ('mmsegmentation', 'onedl-mmsegmentation'),
+    ('mmpretrain', 'onedl-mmpretrain'),
 )
 """Packages that install the same module."""
 _REFUSE_MMCV_2_2 = {'mmdet': (3, 3, 0), 'mmsegmentation': (1, 2, 2)}
-_OLDEST = {'mmengine': (0, 10, 0), 'mmcv': (2, 1, 0), 'mmdet': (3, 3, 0), 'mmsegmentation': (1, 2, 2)}
+_OLDEST = {
+    'mmengine': (0, 10, 0),
+    'mmcv': (2, 1, 0),
+    'mmdet': (3, 3, 0),
+    'mmsegmentation': (1, 2, 2),
+    'mmpretrain': (1, 2, 0),
+}
 
 
 def check() -> None:

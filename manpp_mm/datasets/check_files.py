@@ -14,6 +14,8 @@ _ROOTS = {
     'coco_root': 'COCO_ROOT',
     'cityscapes_root': 'CITYSCAPES_ROOT',
     'ade20k_root': 'ADE20K_ROOT',
+    'imagenet_root': 'IMAGENET_ROOT',
+    'cifar10_root': 'CIFAR10_ROOT',
     'demo_root': 'DEMO_ROOT',
 }
 """Variables of our configs and the environment variables that they read."""

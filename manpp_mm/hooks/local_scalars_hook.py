@@ -36,11 +36,11 @@ def local_scalars(model: torch.nn.Module) -> dict[str, float]:
     """Return the scaling biases and momentum distances of a model by their logged names."""
     backbone = find_local_backbone(model)
     scalars = {}
-    for block, (network, unit) in enumerate(zip(backbone.auxiliary, backbone.next_units(), strict=True)):
+    for block, (network, units) in enumerate(zip(backbone.auxiliary, backbone.copied_units(), strict=True)):
         if network.branches.scaling is not None:
             scalars[f'block{block}.scaling'] = float(network.branches.scaling)
         if network.branches.momentum is not None:
-            source = [*unit.module.parameters()]
+            source = [p for unit in units for p in unit.parameters()]
             difference = torch._foreach_sub(source, [*network.branches.momentum.parameters()])
             norms = [torch.stack(torch._foreach_norm(values)).norm() for values in (difference, source)]
             scalars[f'block{block}.momentum_distance'] = float(norms[0] / norms[1])

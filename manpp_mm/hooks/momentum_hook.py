@@ -21,6 +21,8 @@ class MomentumHook(ModelHook):
 
     Args:
         momentum: m, in [0, 1]. MMEngine's ``ExponentialMovingAverage`` calls 1 - m momentum.
+        before_step: Whether theta are the parameters before the optimizer's step, as in the authors' release, which
+            updates inside forward.
 
     Raises:
         ValueError: ``momentum`` is outside [0, 1].
@@ -29,13 +31,14 @@ class MomentumHook(ModelHook):
     priority = 'NORMAL'
     local_only = True
 
-    def __init__(self, momentum: float = 0.995) -> None:
+    def __init__(self, momentum: float = 0.995, before_step: bool = False) -> None:
         if not 0 <= momentum <= 1:
             raise ValueError(
                 f'MomentumHook: momentum={momentum} must lie in [0, 1]; it is the weight of the old value, 0.995 in '
                 'MAN++'
             )
         self.momentum = momentum
+        self.before_step = before_step
 
     def changes(self, model: nn.Module, optim_wrapper: 'Optimizers | None') -> Iterable[Handle]:
         """Register the update on the optimizer that steps the trunk.
@@ -47,7 +50,8 @@ class MomentumHook(ModelHook):
         if optim_wrapper is None:
             raise ValueError('MomentumHook follows an optimizer: give its optim_wrapper')
         optimizer = trunk_optim_wrapper(optim_wrapper, backbone).optimizer
-        return [optimizer.register_step_post_hook(_MomentumUpdate(backbone, self.momentum))]
+        register = optimizer.register_step_pre_hook if self.before_step else optimizer.register_step_post_hook
+        return [register(_MomentumUpdate(backbone, self.momentum))]
 
 
 class _MomentumUpdate:

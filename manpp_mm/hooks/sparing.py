@@ -24,7 +24,7 @@ def spared_modules(model: nn.Module) -> list[str]:
         inside = [f'{head}.{name}' for name in INSIDE]
         parts = inside if all(part in present for part in inside) else [head]
         found += [name for part in parts if part in present for name in members(present[part], part)]
-    return found
+    return [name for name in found if any(True for _ in present[name].parameters())]  # a pooling neck keeps nothing
 
 
 def early_heads(model: nn.Module) -> list[str]:

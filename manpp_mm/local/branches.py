@@ -1,7 +1,7 @@
 """The branches of an auxiliary network and the update of its momentum branch."""
 
 import copy
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,15 +11,16 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 BRANCHES = ('learnable', 'momentum')
+STARTS = ('unit', 'independent')
 
 
 class Branches(nn.Module):
     """Learnable branch B, momentum branch M and scaling bias s of a local block's output x.
 
-    B and M are copies of the first unit of the next local block. B is trained by the local loss. M has no gradient of
-    its own (gradient flows through it into ``x``) and follows that unit by :func:`update_momentum_branches`. The
-    scaling bias s is one learnable scalar that starts at 1; it is stored as ``delta = s - 1``, so that weight decay
-    pulls s towards 1 and not towards 0.
+    B and M are copies of the first unit of the next local block, or of several later units one after the other. B is
+    trained by the local loss. M has no gradient of its own (gradient flows through it into ``x``) and follows its units
+    by :func:`update_momentum_branches`. The scaling bias s is one learnable scalar that starts at 1; it is stored as
+    ``delta = s - 1``, so that weight decay pulls s towards 1 and not towards 0.
 
     | branches | scaling | y | method |
     |---|---|---|---|
@@ -29,13 +30,18 @@ class Branches(nn.Module):
     | none | None | ``x`` | DGL, ICML 2019 |
 
     Args:
-        unit: The first unit of the next local block. It is copied, not kept; call :meth:`sync` once its weights are
-            initialised or loaded.
+        units: The first unit of the next local block, or the units in a row. They are copied, not kept; call
+            :meth:`sync` once their weights are initialised or loaded.
         branches: Which of ``'learnable'`` and ``'momentum'`` there are.
         scaling: With both branches ``'learnable'`` (as None) or a fixed s in [0, 2].
+        start: ``'unit'``: both branches start as the units. ``'independent'``: each of their layers is initialised anew
+            by its own ``reset_parameters``, as in the authors' release, where B, M and the unit start as three networks
+            also if the trunk is pretrained.
+        scaling_decays_to: What weight decay pulls a learnable s towards: 1, or 0 as in the authors' release, which
+            stores s itself.
 
     Raises:
-        ValueError: Other branches, or a scaling that does not fit them.
+        ValueError: Other branches, another start, or a scaling that does not fit them.
 
     Shape:
         ``x`` as the unit takes it, (N, C, H, W) in a ResNet; ``y`` as the unit returns it, or ``x`` without branches.
@@ -43,9 +49,11 @@ class Branches(nn.Module):
 
     def __init__(
         self,
-        unit: nn.Module,
+        units: 'nn.Module | Sequence[nn.Module]',
         branches: Collection[str] = BRANCHES,
         scaling: 'str | float | None' = None,
+        start: str = 'unit',
+        scaling_decays_to: int = 1,
     ) -> None:
         super().__init__()
         if isinstance(branches, str) or sorted(branches) not in ([], ['learnable'], ['momentum'], sorted(BRANCHES)):
@@ -59,15 +67,28 @@ class Branches(nn.Module):
             scaling = 'learnable'
         if scaling not in (None, 'learnable') and not (isinstance(scaling, (int, float)) and 0 <= scaling <= 2):
             raise ValueError(f"scaling={scaling!r} must be 'learnable' or a number in [0, 2]")
-        self.learnable = copy.deepcopy(unit) if 'learnable' in branches else None
-        self.momentum = copy.deepcopy(unit).requires_grad_(False) if 'momentum' in branches else None
-        self.delta = nn.Parameter(torch.zeros(())) if scaling == 'learnable' else None
+        if start not in STARTS:
+            raise ValueError(f'start={start!r} must be {" or ".join(map(repr, STARTS))}')
+        if scaling_decays_to not in (0, 1) or (scaling_decays_to == 0 and scaling != 'learnable'):
+            raise ValueError(
+                f'scaling_decays_to={scaling_decays_to!r} must be 1, or 0 with two branches and a learnable scaling'
+            )
+        self.learnable = _copied(units) if 'learnable' in branches else None
+        self.momentum = _copied(units).requires_grad_(False) if 'momentum' in branches else None
+        self.delta = self.scale = None
+        if scaling == 'learnable' and scaling_decays_to:
+            self.delta = nn.Parameter(torch.zeros(()))
+        elif scaling == 'learnable':
+            self.scale = nn.Parameter(torch.ones(()))
         self._fixed = scaling
+        self._start = start
 
     @property
     def scaling(self) -> 'Tensor | float | None':
         """The scaling bias s, None with fewer than two branches."""
-        return self._fixed if self.delta is None else 1 + self.delta
+        if self.delta is not None:
+            return 1 + self.delta
+        return self._fixed if self.scale is None else self.scale
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = [] if self.learnable is None else [self.learnable(x)]
@@ -78,11 +99,33 @@ class Branches(nn.Module):
             return _Mixture.apply(*outputs, self.scaling)
         return outputs[0] if outputs else x
 
-    def sync(self, unit: nn.Module) -> None:
-        """Copy the unit's parameters and buffers into the branches."""
-        for branch in (self.learnable, self.momentum):
-            if branch is not None:
-                branch.load_state_dict(unit.state_dict())
+    def sync(self, units: 'nn.Module | Sequence[nn.Module]') -> None:
+        """Let the branches start: copy the units' parameters and buffers, or initialise them anew."""
+        for branch in filter(None, (self.learnable, self.momentum)):
+            for own, unit in zip(_row(branch), _row(units), strict=True):
+                own.load_state_dict(unit.state_dict())
+            if self._start == 'independent':
+                for layer in branch.modules():
+                    if hasattr(layer, 'reset_parameters'):
+                        layer.reset_parameters()
+
+    def momentum_pairs(self, units: 'nn.Module | Sequence[nn.Module]') -> list[tuple[nn.Module, nn.Module]]:
+        """(copy in the momentum branch, the unit that it follows); empty without that branch."""
+        return [] if self.momentum is None else list(zip(_row(self.momentum), _row(units), strict=True))
+
+
+class _Row(nn.Sequential):
+    """Copies of several units, one after the other."""
+
+
+def _row(units: 'nn.Module | Sequence[nn.Module]') -> list[nn.Module]:
+    return [units] if isinstance(units, nn.Module) and not isinstance(units, _Row) else list(units)
+
+
+def _copied(units: 'nn.Module | Sequence[nn.Module]') -> nn.Module:
+    """A single unit's copy keeps its parameters' names, several are numbered."""
+    copies = [copy.deepcopy(unit) for unit in _row(units)]
+    return copies[0] if len(copies) == 1 else _Row(*copies)
 
 
 class _Mixture(torch.autograd.Function):

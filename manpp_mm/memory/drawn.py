@@ -14,18 +14,20 @@ def drawn_batch(model: nn.Module, scope: str | None, batch: int, size: tuple[int
     """Random images and targets for a model, as its package's loaders give them.
 
     Args:
-        model: A detector or segmentor.
+        model: A detector, segmentor or classifier.
         scope: Its config's ``default_scope``.
         batch: Images.
         size: Their height and width in pixels.
-        seed: Of a segmentor's images and targets, and of a detector's label maps; a detector's images, boxes and masks
-            are always the same.
+        seed: Of a segmentor's or classifier's images and targets, and of a detector's label maps; a detector's images,
+            boxes and masks are always the same.
 
     Raises:
         ValueError: A detector whose heads name no ``num_classes``.
     """
     if scope == 'mmseg':
         return draw_segmentation(model.num_classes, batch, size, seed)
+    if scope == 'mmpretrain':
+        return draw_classification(model.head.num_classes, batch, size, seed)
     if MessageHub.get_current_instance().get_info('epoch') is None:
         MessageHub.get_current_instance().update_info('epoch', 0)  # heads that change with the epoch ask for it
     data = draw_detection(_box_classes(model), batch, size, _needs_masks(model))
@@ -104,4 +106,14 @@ def draw_segmentation(num_classes: int, batch: int, size: tuple[int, int], seed:
         sample = SegDataSample(metainfo=dict(img_shape=size, ori_shape=size))
         sample.gt_sem_seg = PixelData(data=_squares(generator, num_classes, size))
         samples.append(sample)
+    return dict(inputs=inputs, data_samples=samples)
+
+
+def draw_classification(num_classes: int, batch: int, size: tuple[int, int], seed: int = 0) -> dict:
+    """Random images with labels, as MMPretrain's loaders give them; needs mmpretrain."""
+    from mmpretrain.structures import DataSample
+
+    generator = np.random.default_rng(seed)
+    inputs = torch.from_numpy(generator.integers(0, 255, (batch, 3, *size), dtype=np.uint8))
+    samples = [DataSample().set_gt_label(int(label)) for label in generator.integers(0, num_classes, batch)]
     return dict(inputs=inputs, data_samples=samples)

@@ -25,7 +25,7 @@ def training_input(config: Config) -> tuple[int, Size]:
         ValueError: Its pipeline does not tell.
     """
     loader = config.train_dataloader
-    size = _loaded(loader.dataset, config.get('default_scope') == 'mmseg')
+    size = _loaded(loader.dataset, config.get('default_scope') != 'mmdet')
     preprocessor = config.model.get('data_preprocessor') or {}
     if size is not None and isinstance(size, _Turnable) and loader.batch_size > 1:
         sampler = loader.get('batch_sampler')
@@ -51,26 +51,31 @@ class _Turnable(tuple):
     """Height and width of a landscape; a portrait may come instead."""
 
 
-def _loaded(dataset: Mapping, segments: bool) -> Size | None:
-    """Size of a data set's images; of several sets' the largest."""
+def _loaded(dataset: Mapping, height_first: bool) -> Size | None:
+    """Size of a data set's images; of several sets' the largest.
+
+    Args:
+        dataset: Its config.
+        height_first: Whether crops are (height, width); MMDetection's are (width, height).
+    """
     parts = [dataset['dataset']] if 'dataset' in dataset else list(dataset.get('datasets') or [])
-    sizes = [size for size in (_loaded(part, segments) for part in parts) if size is not None]
-    return _transformed(dataset.get('pipeline') or [], max(sizes, key=_area, default=None), segments)
+    sizes = [size for size in (_loaded(part, height_first) for part in parts) if size is not None]
+    return _transformed(dataset.get('pipeline') or [], max(sizes, key=_area, default=None), height_first)
 
 
-def _transformed(pipeline: Iterable[Mapping], size: Size | None, segments: bool) -> Size | None:
+def _transformed(pipeline: Iterable[Mapping], size: Size | None, height_first: bool) -> Size | None:
     for transform in pipeline:
-        size = _after(transform, size, segments)
+        size = _after(transform, size, height_first)
     return size
 
 
-def _after(transform: Mapping, size: Size | None, segments: bool) -> Size | None:
+def _after(transform: Mapping, size: Size | None, height_first: bool) -> Size | None:
     """Height and width after a transform."""
     kind = kind_of(transform)
     if kind in ('Resize', 'RandomChoiceResize', 'RandomResize', 'FixScaleResize', 'ResizeShortestEdge'):
         return _resized(transform, size)
-    if kind in ('RandomCrop', 'RandomCenterCropPad', 'RandomResizedCrop'):
-        return _cropped(kind, transform, size, segments)
+    if kind in ('RandomCrop', 'CenterCrop', 'RandomCenterCropPad', 'RandomResizedCrop'):
+        return _cropped(kind, transform, size, height_first)
     if kind == 'Pad' and transform.get('size'):
         width, height = transform['size']
         return (height, width)
@@ -83,19 +88,19 @@ def _after(transform: Mapping, size: Size | None, segments: bool) -> Size | None
         height, width = transform.get('border') or (0, 0)
         return (size[0] + 2 * height, size[1] + 2 * width)
     if kind == 'RandomChoice':
-        branches = (_transformed(branch, size, segments) for branch in transform['transforms'])
+        branches = (_transformed(branch, size, height_first) for branch in transform['transforms'])
         return max((branch for branch in branches if branch is not None), key=_area, default=size)
     return size
 
 
-def _cropped(kind: str, transform: Mapping, size: Size | None, segments: bool) -> Size | None:
+def _cropped(kind: str, transform: Mapping, size: Size | None, height_first: bool) -> Size | None:
     crop = transform.get('crop_size') or transform.get('scale')
     crop = (crop, crop) if isinstance(crop, int) else crop
     if crop is None or isinstance(crop[0], float):  # a share of the image
         return size
     if transform.get('crop_type') == 'absolute_range':  # from, to, for either side
         crop = (crop[1], crop[1])
-    elif kind == 'RandomCrop' and not segments:
+    elif kind == 'RandomCrop' and not height_first:
         crop = crop[::-1]  # MMDetection's is width, height
     limits = size is not None and kind == 'RandomCrop'
     found = tuple(map(min, crop, size)) if limits else tuple(crop)

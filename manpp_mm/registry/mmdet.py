@@ -25,7 +25,7 @@ from ..backbones import (
     LocalResNetMixin,
     LocalSwinMixin,
 )
-from .convnext import ConvNeXt
+from ..compat import mmpretrain
 
 MODELS.register_module(module=PaddedFCOSHead)
 
@@ -116,10 +116,10 @@ class LocalSwinTransformer(LocalSwinMixin, SwinTransformer):
     auxiliary_type = DetectionAuxiliary
 
 
-if ConvNeXt is not None:
+if (pretrain := mmpretrain.models()) is not None:
 
     @MODELS.register_module()
-    class LocalConvNeXt(LocalConvNeXtMixin, ConvNeXt):
+    class LocalConvNeXt(LocalConvNeXtMixin, pretrain.ConvNeXt):
         """MMPretrain's ``ConvNeXt``, trained block by block in a detector; a unit is a ConvNeXt block."""
 
         auxiliary_type = DetectionAuxiliary

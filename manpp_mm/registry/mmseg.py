@@ -14,9 +14,9 @@ from mmseg.registry import METRICS, MODELS, TRANSFORMS
 
 from ..auxiliary.segmentation import SegmentationAuxiliary
 from ..backbones import LocalConvNeXtMixin, LocalMiTMixin, LocalResNetMixin, LocalSwinMixin, LocalViTMixin
+from ..compat import mmpretrain
 from ..datasets.check_labels import CheckLabels
 from ..evaluation.iou import PresentClassIoUMetric
-from .convnext import ConvNeXt
 
 TRANSFORMS.register_module(module=CheckLabels)
 METRICS.register_module(module=PresentClassIoUMetric)
@@ -81,10 +81,10 @@ class LocalSwinTransformer(LocalSwinMixin, SwinTransformer):
     auxiliary_type = SegmentationAuxiliary
 
 
-if ConvNeXt is not None:
+if (pretrain := mmpretrain.models()) is not None:
 
     @MODELS.register_module()
-    class LocalConvNeXt(LocalConvNeXtMixin, ConvNeXt):
+    class LocalConvNeXt(LocalConvNeXtMixin, pretrain.ConvNeXt):
         """MMPretrain's ``ConvNeXt``, trained block by block in a segmentor; a unit is a ConvNeXt block."""
 
         auxiliary_type = SegmentationAuxiliary

@@ -52,9 +52,9 @@ def test_plain_checkpoint_loads_with_nothing_missing_but_the_auxiliary_networks(
     missing, unexpected = local.load_state_dict(plain.state_dict())
     assert (missing, unexpected) == ([], [])
     assert local.backbone.sync_auxiliary()
-    for network, unit in zip(local.backbone.auxiliary, local.backbone.next_units(), strict=True):
+    for network, (unit,) in zip(local.backbone.auxiliary, local.backbone.copied_units(), strict=True):
         for branch in (network.branches.learnable, network.branches.momentum):
-            for name, value in unit.module.state_dict().items():
+            for name, value in unit.state_dict().items():
                 assert torch.equal(branch.state_dict()[name], value)
 
 

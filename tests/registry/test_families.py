@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,9 +13,9 @@ from helpers import (
     check_evaluation,
     check_exact,
     check_parity,
-    detection_batch,
+    classifier_config,
     detector_config,
-    segmentation_batch,
+    drawn_for,
     segmentor_config,
     upstream,
     with_backbone,
@@ -47,6 +48,12 @@ VIT = dict(
     type='LocalVisionTransformer', img_size=64, embed_dims=16, num_layers=4, num_heads=2, out_indices=(0, 1, 2, 3),
     drop_path_rate=0.3,
 )  # fmt: skip
+CIFAR = dict(type='LocalCIFARResNet', depth=14, base_channels=8)
+TOKENS = dict(
+    type='LocalVisionTransformer', img_size=64, drop_path_rate=0.3, out_type='cls_token', out_indices=[3],
+    arch=dict(embed_dims=16, num_layers=4, num_heads=2, feedforward_channels=32),
+    auxiliary=dict(class_token=True, head=dict(type='VisionTransformerClsHead', num_classes=4)),
+)  # fmt: skip
 ENDS = [(0, 1), (1, 0), (2, 1)]
 """A cut at a stage's end, one inside a stage, and another end."""
 
@@ -73,15 +80,38 @@ FAMILIES = {
     'ResNeSt, segmentor': (
         'mmseg', [32, 64, 128, 256], dict(type='LocalResNeSt', depth=50, base_channels=8, stem_channels=8)
     ),
+    'ResNet, classifier': ('mmpretrain', [128], dict(type='LocalResNet', depth=18, base_channels=16, stem_channels=16)),
+    'ResNeXt, classifier': (
+        'mmpretrain', [256],
+        dict(type='LocalResNeXt', depth=50, base_channels=8, stem_channels=8, groups=4, width_per_group=2),
+    ),
+    'ResNet_CIFAR': (
+        'mmpretrain', [64], dict(type='LocalResNet_CIFAR', depth=18, base_channels=8, stem_channels=8)
+    ),
+    'CIFARResNet': ('mmpretrain', [32], CIFAR),
+    'ViT, classifier': ('mmpretrain', [16], TOKENS),
+    'Swin, classifier': (
+        'mmpretrain', [128],
+        dict(type='LocalSwinTransformer', arch=dict(embed_dims=16, depths=[2] * 4, num_heads=[1, 2, 2, 4]),
+             window_size=2, drop_path_rate=0.3),
+    ),
+    'ConvNeXt, classifier': (
+        'mmpretrain', [32], CONVNEXT | dict(out_indices=[3], gap_before_final_norm=True)
+    ),
 }  # fmt: skip
-CUTS = dict.fromkeys(FAMILIES, ENDS) | {'ViT': [(0, 0), (0, 2)], 'RegNet': [(0, 0), (2, 0), (2, 2)]}
+CUTS = dict.fromkeys(FAMILIES, ENDS) | {
+    'ViT': [(0, 0), (0, 2)],
+    'RegNet': [(0, 0), (2, 0), (2, 2)],
+    'CIFARResNet': [(-1, 0), (0, 1), (1, 0)],
+    'ViT, classifier': [(0, 0), (0, 2)],
+}
 
 
 def config_of(name: str, **backbone: object) -> Config:
-    if 'ConvNeXt' in name:
-        pytest.importorskip('mmpretrain')
     scope, channels, options = FAMILIES[name]
-    make = detector_config if scope == 'mmdet' else segmentor_config
+    if 'ConvNeXt' in name or scope == 'mmpretrain':
+        pytest.importorskip('mmpretrain')
+    make = dict(mmdet=detector_config, mmseg=segmentor_config, mmpretrain=classifier_config)[scope]
     channels = channels[: len(backbone.get('out_indices', channels))]
     return with_backbone(make(), channels, **dict(options, cuts=CUTS[name]) | backbone)
 
@@ -89,7 +119,7 @@ def config_of(name: str, **backbone: object) -> Config:
 def model_of(name: str, **backbone: object):
     config = config_of(name, **backbone)
     model = build(config).double()
-    return model, (detection_batch if config.default_scope == 'mmdet' else segmentation_batch)(model)
+    return model, drawn_for(model, config.default_scope)
 
 
 @pytest.mark.parametrize('options', [{}, dict(with_cp=True), dict(cuts=None, local_blocks=2)])
@@ -126,6 +156,34 @@ VARIANTS = {
     'CSPNeXt': [dict(frozen_stages=1, cuts=[(1, 0)]), dict(norm_eval=True), dict(use_depthwise=True)],
     'CSPDarknet': [dict(frozen_stages=0), dict(use_depthwise=True)],
     'RegNet': [dict(frozen_stages=1, cuts=[(2, 0)])],
+    'ResNet, classifier': [
+        dict(cuts=[(-1, 0)]),
+        dict(cuts=[(-1, 0), (0, 0)], deep_stem=True, with_cp=True),
+        dict(
+            cuts=[(-1, 0), *ENDS],
+            auxiliary=dict(
+                units=2, stride=16, head=dict(type='LinearClsHead', num_classes=4), reconstruction=dict(channels=4)
+            ),
+        ),
+        dict(
+            cuts=[(0, 0), (0, 1), (1, 0)],
+            auxiliary=dict(units=[(1, 0), (2, 0)], head=dict(type='LinearClsHead', num_classes=4)),
+        ),
+        dict(auxiliary=dict(stride=16, pool_branches=False, head=dict(type='LinearClsHead', num_classes=4))),
+        dict(auxiliary=dict(scaling_decays_to=0, head=dict(type='LinearClsHead', num_classes=4))),
+    ],
+    'ViT, classifier': [
+        dict(
+            out_type='avg_featmap', with_cls_token=False, auxiliary=dict(head=dict(type='LinearClsHead', num_classes=4))
+        ),
+        dict(out_type='avg_featmap', pre_norm=True, cuts=[(-1, 0), (0, 1)]),
+        dict(
+            final_norm=False,
+            auxiliary=dict(units=2, stride=32, class_token=True, head=dict(type='LinearClsHead', num_classes=4)),
+        ),
+    ],
+    'Swin, classifier': [dict(use_abs_pos_embed=True, img_size=32), dict(frozen_stages=1, cuts=[(2, 0)])],
+    'ConvNeXt, classifier': [dict(gap_before_final_norm=False, cuts=[(-1, 0), (1, 0)])],
 }
 
 
@@ -153,9 +211,9 @@ def test_a_parents_checkpoint_loads_and_the_branches_follow(name):
     assert type(plain.backbone) is type(local.backbone).plain
     assert local.load_state_dict(plain.state_dict()) == ([], [])
     assert local.backbone.sync_auxiliary()
-    for network, unit in zip(local.backbone.auxiliary, local.backbone.next_units(), strict=True):
+    for network, (unit,) in zip(local.backbone.auxiliary, local.backbone.copied_units(), strict=True):
         for branch in (network.branches.learnable, network.branches.momentum):
-            for key, value in unit.module.state_dict().items():
+            for key, value in unit.state_dict().items():
                 assert torch.equal(branch.state_dict()[key], value)
 
 
@@ -181,8 +239,8 @@ def test_a_pretrained_file_starts_trunk_and_branches(name, tmp_path):
     for key, value in state.items():
         assert torch.equal(backbone.state_dict()[key], value), key
     assert backbone.sync_auxiliary()
-    for network, unit in zip(backbone.auxiliary, backbone.next_units(), strict=True):
-        for key, value in unit.module.state_dict().items():
+    for network, (unit,) in zip(backbone.auxiliary, backbone.copied_units(), strict=True):
+        for key, value in unit.state_dict().items():
             assert torch.equal(network.branches.momentum.state_dict()[key], value)
         assert all(torch.isfinite(p).all() for p in network.heads.parameters())
 
@@ -265,17 +323,18 @@ def test_norms_of_branches_do_not_decay_where_upstreams_do_not():
 def test_every_registered_backbone_is_tested_here_or_before():
     tested = {options['type'] for _, _, options in FAMILIES.values()}
     before = {f'LocalResN{end}' for end in ('et', 'etV1c', 'etV1d', 'eXt')} | {'LocalSwinTransformer'}
-    absent = set() if find_spec('mmpretrain') else {'LocalConvNeXt'}
+    absent = set() if find_spec('mmpretrain') else {'LocalConvNeXt', 'LocalCIFARResNet', 'LocalResNet_CIFAR'}
     assert {cls.__name__ for cls in registered()} == (tested | before) - absent
 
 
 def test_the_document_lists_every_backbone():
     """docs/backbones.md: each class with its package, its plain twin and the stride that --method manpp writes."""
-    rows = re.findall(r'^\| `(Local\w+)` \| ([\w ]+) \| .*?`(\w+)`.*\| (.+?) \|$', DOCUMENT.read_text(), re.M)
-    packages = dict(both={'mmdet', 'mmseg'}, MMDetection={'mmdet'}, MMSegmentation={'mmseg'})
-    listed = {(name, scope, plain) for name, package, plain, _ in rows for scope in packages[package]}
+    rows = re.findall(r'^\| `(Local\w+)` \| ([\w, ]+) \| .*?`(\w+)`.*\| (.+?) \|$', DOCUMENT.read_text(), re.M)
+    scopes = dict(MMDetection='mmdet', MMSegmentation='mmseg', MMPretrain='mmpretrain')
+    listed = {(name, scopes[each], plain) for name, packages, plain, _ in rows for each in packages.split(', ')}
     found = {(cls.__name__, cls.auxiliary_type.registry.scope, cls.plain.__name__) for cls in registered()}
-    absent = set() if find_spec('mmpretrain') else {row for row in listed if row[0] == 'LocalConvNeXt'}
+    without = not find_spec('mmpretrain')
+    absent = {row for row in listed if without and (row[0] == 'LocalConvNeXt' or row[1] == 'mmpretrain')}
     assert listed - absent == found
     strides = {name: stride for name, _, _, stride in rows}
     for cls in registered():
@@ -285,9 +344,8 @@ def test_the_document_lists_every_backbone():
 
 def registered() -> list[type[LocalBackbone]]:
     """The local backbones of this package."""
-    from manpp_mm.registry import mmdet, mmseg
-
-    found = [vars(module).values() for module in (mmdet, mmseg)]
+    names = ['mmdet', 'mmseg', *(['mmpretrain'] if find_spec('mmpretrain') else [])]
+    found = [vars(import_module(f'manpp_mm.registry.{name}')).values() for name in names]
     return [
         each
         for each in (value for values in found for value in values)
@@ -358,5 +416,6 @@ def test_what_the_twin_refuses_is_checkpointed_by_name():
 
 def test_convnext_has_a_twin_in_each_package():
     convnext = pytest.importorskip('mmpretrain.models').ConvNeXt
-    twins = [local_twin(convnext, scope) for scope in ('mmdet', 'mmseg')]
-    assert [twin.auxiliary_type.registry.scope for twin in twins] == ['mmdet', 'mmseg']
+    scopes = ['mmdet', 'mmseg', 'mmpretrain']
+    twins = [local_twin(convnext, scope) for scope in scopes]
+    assert [twin.auxiliary_type.registry.scope for twin in twins] == scopes

@@ -1,0 +1,72 @@
+"""Auxiliary networks of MMPretrain."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from ..arguments import constructor_parameters
+from .network import AuxiliaryNetwork
+
+
+class ClassificationAuxiliary(AuxiliaryNetwork):
+    """Auxiliary network that ends in a classification head of MMPretrain behind a pooling neck.
+
+    ``in_channels`` follows from the cut. ``StackedLinearClsHead`` behind a projection of 1x1 convolutions is DGL's
+    head (ICML 2019), behind one of 3x3 convolutions about InfoPro's (ICLR 2021).
+
+    Args:
+        args, kwargs: :class:`AuxiliaryNetwork`'s.
+        neck: Config of a neck that keeps the channels, (N, C, h, w) to (N, C).
+        class_token: Whether the head sees the class token of a Vision Transformer, after a LayerNorm, in place of the
+            pooled map.
+
+    Raises:
+        ValueError: A neck that takes channels; ``class_token`` with a backbone that has none, or with a projection.
+    """
+
+    registry = MODELS
+
+    def __init__(self, *args: Any, neck: 'Mapping | None' = None, class_token: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        neck = dict(neck or dict(type='GlobalAveragePooling'))
+        found = constructor_parameters(self._registered_class('neck', neck))
+        if taken := found & {'in_channels', 'in_features'}:
+            raise ValueError(
+                f'auxiliary.neck.type={neck["type"]!r} takes {taken.pop()}: it must be a pooling neck, which keeps the '
+                'channels; projection changes them'
+            )
+        self.pool = self.registry.build(neck | dict(_scope_=self.registry.scope))
+        self.token_norm = None
+        if class_token:
+            if not hasattr(self.layout, 'class_token'):
+                raise ValueError('auxiliary.class_token=True: the backbone has no class token')
+            if not isinstance(self.projection, nn.Identity):
+                raise ValueError('auxiliary takes class_token or projection, not both')
+            self.token_norm = nn.LayerNorm(self.in_channels)
+
+    def complete_head(
+        self, config: dict[str, Any], head_type: type, strides: list[int], norm_cfg: Mapping | None
+    ) -> None:
+        self.in_channels = config['in_channels']
+        if 'num_classes' in constructor_parameters(head_type) and 'num_classes' not in config:
+            raise ValueError("auxiliary.head needs num_classes, the number of the data set's classes")
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the heads see: (N, C, h, w), or the class token (N, C)."""
+        if self.token_norm is None:
+            return super().features(x)
+        return self.token_norm(self.layout.class_token(self.branched(x)))
+
+    def head_loss(
+        self, head: nn.Module, levels: Sequence[Tensor], targets: Sequence, shared: dict
+    ) -> Mapping[str, Any]:
+        feats = tuple(levels) if self.token_norm is not None else self.pool(tuple(levels))
+        return head.loss(feats, targets)
+
+    def train_heads(self, mode: bool) -> None:
+        super().train_heads(mode)
+        for module in (self.pool, self.token_norm):
+            if module is not None:
+                module.train(mode)

@@ -1,0 +1,43 @@
+"""Which units the branches of an auxiliary network copy."""
+
+from collections.abc import Sequence
+
+from ..backbones.unit import Unit
+from ..local import Cut
+
+
+def copied_units(end: Unit, following: Sequence[Unit], wanted: 'int | Sequence[Cut]') -> list[Unit]:
+    """Choose the units that branches copy.
+
+    Args:
+        end: The block's last unit.
+        following: The units after it, one at least.
+        wanted: How many of them, or their places; see :class:`AuxiliaryNetwork`.
+
+    Raises:
+        ValueError: No positive number, no place of a unit, or a unit that takes another map than the one before it
+            gives.
+    """
+    if isinstance(wanted, int) and not isinstance(wanted, bool) and wanted > 0:
+        return list(following[:wanted])
+    if not isinstance(wanted, Sequence) or isinstance(wanted, str) or not wanted:
+        raise ValueError(f'units={wanted!r} must be a positive number, or places [(stage, index), ...]')
+    places = [tuple(place) if isinstance(place, Sequence) else place for place in wanted]
+    if places != sorted(set(places)):
+        raise ValueError(f'units={wanted!r}: places must ascend without repetition')
+    known = [end.cut, *(unit.cut for unit in following)]
+    beyond = [place for place in places if place > end.cut and place not in known]
+    if beyond:
+        raise ValueError(f'units={wanted!r}: there is no unit {beyond[0]}; the last one is {known[-1]}')
+    found = [index for index, unit in enumerate(following) if unit.cut in places] or [0]
+    last = end
+    for index in found:
+        before = following[index - 1] if index else end
+        if (before.channels, before.stride) != (last.channels, last.stride):
+            raise ValueError(
+                f'units={wanted!r}: unit {following[index].cut} takes {before.channels} channels at stride '
+                f'{before.stride}, and {last.cut} gives {last.channels} at {last.stride}: of the stages between them '
+                'the first units are needed'
+            )
+        last = following[index]
+    return [following[index] for index in found]
