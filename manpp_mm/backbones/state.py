@@ -31,10 +31,10 @@ class TrunkState:
         """
         if self._auxiliary_ready or not len(self.auxiliary):
             return False
-        for network, units in zip(self.auxiliary, self.copied_units(), strict=True):
-            network.branches.sync(units)
+        pairs = zip(self.auxiliary, self.copied_units(), strict=True)
+        copied = [network.branches.sync(units) for network, units in pairs]
         self._auxiliary_ready = True
-        return True
+        return any(copied)
 
     def _load_from_state_dict(self, state_dict: Mapping, prefix: str, *args: Any) -> None:
         added = prefix + PREFIX

@@ -34,9 +34,9 @@ class Branches(nn.Module):
             :meth:`sync` once their weights are initialised or loaded.
         branches: Which of ``'learnable'`` and ``'momentum'`` there are.
         scaling: With both branches ``'learnable'`` (as None) or a fixed s in [0, 2].
-        start: ``'unit'``: both branches start as the units. ``'independent'``: each of their layers is initialised anew
-            by its own ``reset_parameters``, as in the authors' release, where B, M and the unit start as three networks
-            also if the trunk is pretrained.
+        start: ``'unit'``: both branches start as the units. ``'independent'``: each is initialised for itself, by its
+            layers' ``reset_parameters`` and the model's ``init_cfg``, as in the authors' release, where B, M and the
+            unit start as three networks also if the trunk is pretrained.
         scaling_decays_to: What weight decay pulls a learnable s towards: 1, or 0 as in the authors' release, which
             stores s itself.
 
@@ -73,8 +73,9 @@ class Branches(nn.Module):
             raise ValueError(
                 f'scaling_decays_to={scaling_decays_to!r} must be 1, or 0 with two branches and a learnable scaling'
             )
-        self.learnable = _copied(units) if 'learnable' in branches else None
-        self.momentum = _copied(units).requires_grad_(False) if 'momentum' in branches else None
+        copied = _independent if start == 'independent' else _copied
+        self.learnable = copied(units) if 'learnable' in branches else None
+        self.momentum = copied(units).requires_grad_(False) if 'momentum' in branches else None
         self.delta = self.scale = None
         if scaling == 'learnable' and scaling_decays_to:
             self.delta = nn.Parameter(torch.zeros(()))
@@ -99,15 +100,19 @@ class Branches(nn.Module):
             return _Mixture.apply(*outputs, self.scaling)
         return outputs[0] if outputs else x
 
-    def sync(self, units: 'nn.Module | Sequence[nn.Module]') -> None:
-        """Let the branches start: copy the units' parameters and buffers, or initialise them anew."""
-        for branch in filter(None, (self.learnable, self.momentum)):
+    def sync(self, units: 'nn.Module | Sequence[nn.Module]') -> bool:
+        """Copy the units' parameters and buffers into the branches; into independent ones nothing.
+
+        Returns:
+            Whether anything was copied.
+        """
+        if self._start == 'independent':
+            return False
+        found = [branch for branch in (self.learnable, self.momentum) if branch is not None]
+        for branch in found:
             for own, unit in zip(_row(branch), _row(units), strict=True):
                 own.load_state_dict(unit.state_dict())
-            if self._start == 'independent':
-                for layer in branch.modules():
-                    if hasattr(layer, 'reset_parameters'):
-                        layer.reset_parameters()
+        return bool(found)
 
     def momentum_pairs(self, units: 'nn.Module | Sequence[nn.Module]') -> list[tuple[nn.Module, nn.Module]]:
         """(copy in the momentum branch, the unit that it follows); empty without that branch."""
@@ -126,6 +131,15 @@ def _copied(units: 'nn.Module | Sequence[nn.Module]') -> nn.Module:
     """A single unit's copy keeps its parameters' names, several are numbered."""
     copies = [copy.deepcopy(unit) for unit in _row(units)]
     return copies[0] if len(copies) == 1 else _Row(*copies)
+
+
+def _independent(units: 'nn.Module | Sequence[nn.Module]') -> nn.Module:
+    """A copy whose layers are initialised anew: while a model is built, so that all processes of DDP get the same."""
+    copied = _copied(units)
+    for layer in copied.modules():
+        if hasattr(layer, 'reset_parameters'):
+            layer.reset_parameters()
+    return copied
 
 
 class _Mixture(torch.autograd.Function):
