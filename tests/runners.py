@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from helpers import build, detector_config, exact_loss, naive_loss, segmentor_config
+from helpers import build, classifier_config, detector_config, exact_loss, naive_loss, segmentor_config
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -53,6 +53,16 @@ def write_label_maps(root: Path, images: int = 4, size: int = 64) -> None:
         cv2.imwrite(str(root / f'labels/{index}.png'), labels)
 
 
+def write_mosaics(root: Path, images: int = 4, size: int = 32) -> None:
+    """Write noise images of 4 classes as mosaics, two a row, for training and validation alike."""
+    generator = np.random.default_rng(0)
+    (root / 'mosaics').mkdir(parents=True, exist_ok=True)
+    for name in 'abcd':
+        mosaic = generator.integers(0, 255, (images // 2 * size, 2 * size, 3), dtype=np.uint8)
+        for split in ('train', 'val'):
+            cv2.imwrite(str(root / f'mosaics/{split}_{name}.png'), mosaic)
+
+
 def coco_runner_config(
     root: Path, images: int = 4, empty: tuple[int, ...] = (), validate: bool = False, **backbone: object
 ) -> Config:
@@ -88,6 +98,20 @@ def segmentation_runner_config(root: Path, images: int = 4, validate: bool = Fal
             pipeline=[dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')],
         )
     config.train_cfg.update(max_iters=4, val_interval=2)
+    return _finished(config, root, validate)
+
+
+def classification_runner_config(root: Path, images: int = 4, validate: bool = False, **backbone: object) -> Config:
+    """The small classifier on :func:`write_mosaics`'s data, two epochs of two iterations of eight images."""
+    write_mosaics(root, images)
+    config = classifier_config(**backbone)
+    for split in ('train', 'val'):
+        loader = config[f'{split}_dataloader']
+        loader.update(batch_size=8, num_workers=0, persistent_workers=False)
+        dataset = dict(type='MosaicDataset', data_root=str(root / 'mosaics'), split=split)
+        loader.dataset = dataset | dict(pipeline=[dict(type='PackInputs')])
+    config.val_evaluator = dict(type='Accuracy', topk=(1,))
+    config.train_cfg.update(max_epochs=2)
     return _finished(config, root, validate)
 
 

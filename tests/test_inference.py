@@ -13,7 +13,7 @@ from helpers import build, detector_config, upstream
 from mmengine.config import Config
 from processes import execute
 from pycocotools.mask import decode
-from runners import coco_runner_config, segmentation_runner_config
+from runners import classification_runner_config, coco_runner_config, segmentation_runner_config
 from test_publish import trained
 
 from manpp_mm.inference import predict
@@ -93,6 +93,35 @@ def test_segmentor(segmentor, tmp_path):
         assert found[name]['2.jpg'] == {c: n for c, n in zip('abcd', counts, strict=True) if n}
         assert cv2.imread(str(tmp_path / name / 'vis/2.jpg')).shape == (64, 64, 3)
     assert found['local'] == found['plain']
+
+
+@pytest.mark.parametrize('to_rgb', [True, False])
+def test_classifier(tmp_path, to_rgb):
+    """Images of a file come as BGR; a model that does not turn them was trained on RGB."""
+    pytest.importorskip('mmpretrain')
+
+    def make(root: Path, validate: bool) -> Config:
+        config = classification_runner_config(root, validate=validate)
+        config.data_preprocessor.to_rgb = config.model.data_preprocessor.to_rgb = to_rgb
+        return config
+
+    local, checkpoint = trained(tmp_path, make)
+    plain = publish(checkpoint, tmp_path / 'model.pth')
+    pixels = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / 'a.png'), pixels)
+    found = {}
+    for name, weights in (('local', checkpoint), ('plain', plain)):
+        ((_, found[name]),) = predict(tmp_path / 'a.png', weights, tmp_path / name, device='cpu')
+        assert json.loads((tmp_path / name / 'predictions.json').read_text()) == {'a.png': found[name]}
+        assert (tmp_path / name / 'vis/a.png').is_file()
+    assert found['local'] == found['plain']
+    rgb = torch.from_numpy(pixels[..., ::-1].copy()).permute(2, 0, 1)[None].float()
+    preprocessor = local.data_preprocessor
+    with torch.no_grad():
+        scores = local.eval().head(local.extract_feat((rgb - preprocessor.mean) / preprocessor.std)).softmax(1)[0]
+    assert found['plain'] == pytest.approx(
+        {name: float(score) for name, score in zip('abcd', scores, strict=True)}, abs=1e-4
+    )
 
 
 def test_bad_input(segmentor, tmp_path):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import detection_batch, segmentation_batch
+from helpers import classification_batch, detection_batch, segmentation_batch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from processes import execute
-from runners import coco_runner_config, runner, segmentation_runner_config
+from runners import classification_runner_config, coco_runner_config, runner, segmentation_runner_config
 
 from manpp_mm.publish import publish
 
@@ -17,6 +17,7 @@ OURS = 'manpp LocalResNet LocalLearning auxiliary. Atomic PresentClass CheckLabe
 TASKS = {
     'detector': (coco_runner_config, detection_batch, 'ResNet'),
     'segmentor': (segmentation_runner_config, segmentation_batch, 'ResNetV1c'),
+    'classifier': (classification_runner_config, classification_batch, 'ResNet'),
 }
 
 
@@ -28,7 +29,7 @@ def trained(root: Path, make, hooks: list = ()):
     ]  # fmt: skip
     config.default_hooks.scalars = dict(type='LocalScalarsHook')
     config.default_hooks.checkpoint = dict(type='AtomicCheckpointHook', interval=4, by_epoch=False)
-    if config.default_scope == 'mmdet':
+    if config.default_scope != 'mmseg':
         config.default_hooks.checkpoint.update(interval=1, by_epoch=True)
     else:
         config.val_evaluator = dict(type='PresentClassIoUMetric', leave_out=['a'])
@@ -45,7 +46,7 @@ def trained(root: Path, make, hooks: list = ()):
 def outputs(model, data) -> list[torch.Tensor]:
     with torch.no_grad():
         model.eval()
-        if hasattr(model, 'decode_head'):
+        if not hasattr(model, 'roi_head'):
             return [model(data['inputs'], mode='tensor')]
         found = [sample.pred_instances for sample in model(data['inputs'], data['data_samples'], mode='predict')]
         assert sum(len(instances) for instances in found) > 0
@@ -55,6 +56,8 @@ def outputs(model, data) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize('task', TASKS)
 def test_outputs_are_the_local_models_bit_for_bit(tmp_path, task):
+    if task == 'classifier':
+        pytest.importorskip('mmpretrain')
     make, batch, backbone = TASKS[task]
     local, checkpoint = trained(tmp_path, make)
     path = publish(checkpoint, tmp_path / 'model.pth')
@@ -148,3 +151,15 @@ def test_the_tool(tmp_path):
     done = execute(sys.executable, 'tools/publish_model.py', tmp_path / 'none.pth', tmp_path / 'model.pth')
     assert done.returncode == 1
     assert done.stderr.strip().endswith(f'error: there is no checkpoint {tmp_path / "none.pth"}')
+
+
+def test_a_backbone_of_this_projects_own_asks_for_it(tmp_path):
+    pytest.importorskip('mmpretrain')
+    own = dict(type='LocalCIFARResNet', depth=8, base_channels=32, num_stages=3, out_indices=(2,))
+    local = own | dict(cuts=[(-1, 0), (0, 0)])
+    _, checkpoint = trained(tmp_path, lambda root, **keys: classification_runner_config(root, **keys, **local))
+    found = torch.load(publish(checkpoint, tmp_path / 'model.pth'), weights_only=True)
+    config = Config.fromstring(found['meta']['cfg'], '.py')
+    assert config.model.backbone.type == 'CIFARResNet'
+    assert config.custom_imports.imports == ['manpp_mm']
+    assert 'Mosaic' in found['meta']['cfg'] and 'auxiliary' not in found['meta']['cfg']

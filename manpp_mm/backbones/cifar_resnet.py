@@ -15,7 +15,8 @@ class CIFARResNet(ResNet_CIFAR):
 
     Args:
         depth: 6n + 2: 20, 32, 44, 56, 110, ...
-        base_channels: Of the stem and the first stage; they double in each of the other two.
+        base_channels: Of the first stage; they double in each of the other two.
+        stem_channels: Default as many as the first stage.
         num_stages, strides, dilations, out_indices, kwargs: See MMPretrain's ``ResNet_CIFAR``.
 
     Shape:
@@ -28,6 +29,7 @@ class CIFARResNet(ResNet_CIFAR):
         self,
         depth: int,
         base_channels: int = 16,
+        stem_channels: int | None = None,
         num_stages: int = 3,
         strides: Sequence[int] = (1, 2, 2),
         dilations: Sequence[int] = (1, 1, 1),
@@ -37,6 +39,12 @@ class CIFARResNet(ResNet_CIFAR):
         if depth not in self.arch_settings:
             raise ValueError(f'model.backbone.depth={depth}: a CIFARResNet has 6n + 2 layers, 20, 32, 56 or 110 say')
         super().__init__(
-            depth, base_channels=base_channels, stem_channels=base_channels, num_stages=num_stages, strides=strides,
-            dilations=dilations, out_indices=out_indices, **kwargs,
-        )  # fmt: skip
+            depth,
+            base_channels=base_channels,
+            stem_channels=stem_channels or base_channels,
+            num_stages=num_stages,
+            strides=strides,
+            dilations=dilations,
+            out_indices=out_indices,
+            **kwargs,
+        )

@@ -55,11 +55,11 @@ class MosaicDataset(BaseDataset):
 
     def _tiles(self, path: Path) -> np.ndarray:
         """(number, tile, tile, 3), RGB as MMPretrain's other data sets in memory have it."""
-        picture, side = mmcv.imread(path, channel_order='rgb'), self.tile
+        picture, side = mmcv.imread(path), self.tile
         if picture is None:
             raise ValueError(f'{path} is not an image that OpenCV can read')
         height, width = picture.shape[:2]
         if height % side or width % side:
             raise ValueError(f'{path} is {width}x{height} pixels, no multiple of tile={side}')
         rows = picture.reshape(height // side, side, width // side, side, 3).swapaxes(1, 2)
-        return rows.reshape(-1, side, side, 3)
+        return rows.reshape(-1, side, side, 3)[..., ::-1]

@@ -22,9 +22,13 @@ from manpp_mm.memory.inputs import training_input
         ('mmdet::ssd/ssd300_coco.py', (8, (300, 300))),
         ('mmseg::deeplabv3/deeplabv3_r50-d8_4xb2-40k_cityscapes-512x1024.py', (2, (512, 1024))),
         ('mmseg::unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64.py', (4, (64, 64))),
+        ('mmpretrain::resnet/resnet50_8xb32_in1k.py', (32, (224, 224))),
+        ('mmpretrain::resnet/resnet18_8xb16_cifar10.py', (16, (32, 32))),
+        ('mmpretrain::convnext/convnext-tiny_32xb128_in1k.py', (128, (224, 224))),
     ],
 )
 def test_of_upstreams_configs(name, expected):
+    pytest.importorskip(name.partition('::')[0])
     assert training_input(upstream(name)) == expected
 
 
