@@ -1,4 +1,4 @@
-# Everything a newcomer needs: `make demo`, `make demo-seg`, `make test`.
+# Everything a newcomer needs: `make demo`, `make demo-seg`, `make demo-cls`, `make test`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,8 +6,9 @@ REQUIREMENTS ?= requirements.txt
 export DEMO_ROOT ?= data/demo
 DEMO := configs/demo_faster_rcnn_r18_manpp.py
 DEMO_SEG := configs/demo_deeplabv3_r18_manpp.py
+DEMO_CLS := configs/demo_resnet14_manpp.py
 
-.PHONY: install demo demo-seg test test-fast test-onedl gpu lint format clean
+.PHONY: install demo demo-seg demo-cls test test-fast test-onedl gpu lint format clean
 
 install: $(VENV)/installed
 
@@ -31,6 +32,12 @@ demo-seg: install $(DEMO_ROOT)/annotations/instances_val2017.json
 	$(BIN)/python tools/train.py $(DEMO_SEG) --work-dir work_dirs/demo-seg
 	$(BIN)/python tools/test.py $(DEMO_SEG) $$(cat work_dirs/demo-seg/last_checkpoint) \
 		--work-dir work_dirs/demo-seg/test --show-dir work_dirs/demo-seg/painted
+
+# The same for a small ResNet, on images of one shape each.
+demo-cls: install $(DEMO_ROOT)/annotations/instances_val2017.json
+	$(BIN)/python tools/train.py $(DEMO_CLS) --work-dir work_dirs/demo-cls
+	$(BIN)/python tools/test.py $(DEMO_CLS) $$(cat work_dirs/demo-cls/last_checkpoint) \
+		--work-dir work_dirs/demo-cls/test --show-dir work_dirs/demo-cls/painted
 
 # Files of tests side by side, a thread each: a test's own second thread gains less.
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

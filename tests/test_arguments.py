@@ -17,7 +17,7 @@ from helpers import AUXILIARY, FCOS, build, detector_config, segmentor_config
         (
             detector_config,
             dict(auxiliary=dict(head=FCOS, zzz=1)),
-            "model.backbone.auxiliary has no key 'zzz': it takes branches, head, loss_weight, neck, projection",
+            "model.backbone.auxiliary has no key 'zzz': it takes branches, head, loss_weight, neck, pool_branches",
         ),
         (
             detector_config,

@@ -4,6 +4,8 @@ import inspect
 import json
 import re
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -88,6 +90,8 @@ def parses(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) 
 def test_every_key_is_explained():
     text = (ROOT / 'docs/config.md').read_text()
     kinds = [LocalBackbone, AuxiliaryNetwork, SegmentationAuxiliary]
+    if find_spec('mmpretrain') is not None:
+        kinds.append(import_module('manpp_mm.auxiliary.classification').ClassificationAuxiliary)
     keys = {name for kind in kinds for name in inspect.signature(kind.__init__).parameters}
     keys -= {'self', 'args', 'kwargs', 'end', 'following', 'layout', 'norm_cfg'}  # not from a config
     for key in sorted(keys):

@@ -50,9 +50,15 @@ def outline(kind: str) -> np.ndarray:
     )
 
 
-def texture(rng: np.random.Generator, contrast: float, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+def texture(
+    rng: np.random.Generator,
+    contrast: float,
+    height: int = HEIGHT,
+    width: int = WIDTH,
+    colours: tuple[float, float] = (40, 215),
+) -> np.ndarray:
     """A smooth random colour pattern, (height, width, 3) of float."""
-    image = np.full((height, width, 3), rng.uniform(40, 215, 3))
+    image = np.full((height, width, 3), rng.uniform(*colours, 3))
     for cells in (4, 16, 64):
         noise = rng.normal(0, contrast / np.sqrt(cells / 4), (cells, cells, 3)).astype(np.float32)
         image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
@@ -140,7 +146,8 @@ def write_mosaics(root: Path, split: str, images: int, seed: int) -> None:
         for index in range(rows * TILES_A_ROW):
             rng = np.random.default_rng([seed, split == 'val', index, number])
             mask = shape(rng, kind, rng.uniform(14, 28), TILE, TILE)
-            image = np.where(mask[..., None] > 0, texture(rng, 12, TILE, TILE), texture(rng, 25, TILE, TILE))
+            dark, bright = texture(rng, 12, TILE, TILE, (40, 120)), texture(rng, 12, TILE, TILE, (130, 215))
+            image = np.where(mask[..., None] > 0, bright, dark)
             image += rng.normal(0, 4, image.shape)
             top, left = index // TILES_A_ROW * TILE, index % TILES_A_ROW * TILE
             mosaic[top : top + TILE, left : left + TILE] = image.clip(0, 255)
