@@ -53,9 +53,11 @@ def way(method: str, cuts: 'list | None' = None, **keys: object) -> Way:
             [(3, 0)],
             {},
         ),
+        ('resnet50_manpp_imagenet.py', 'mmpretrain::resnet/resnet50_8xb32_in1k.py', [(0, 0), (0, 2), (1, 2)], {}),
     ],
 )
 def test_upstreams_config_becomes_the_shipped_one(own, theirs, cuts, keys):
+    pytest.importorskip(theirs.partition('::')[0])
     shipped, upstreams = read_config(f'manpp_mm::{own}'), read_config(theirs)
     before = upstreams.pretty_text
     made = apply_way(upstreams, way('manpp', cuts, **keys))
@@ -136,6 +138,23 @@ def test_a_local_backbone_without_auxiliary_networks():
     config.model.backbone.type = NoNetworks
     with pytest.raises(ValueError, match='model.backbone: NoNetworks names no auxiliary_type'):
         apply_way(config, way('exact', [(0, 0)]))
+
+
+def test_a_classifiers_rules_by_kind_of_layer_stay():
+    pytest.importorskip('mmpretrain')
+    config = read_config('mmpretrain::deit/deit-tiny_4xb256_in1k.py')
+    made = apply_way(config, way('manpp', [(0, 5)]))
+    assert made.optim_wrapper == config.optim_wrapper  # norms and biases do not decay, in auxiliary networks either
+    assert made.model.backbone.auxiliary.head.num_classes == 1000
+
+
+def test_small_images_are_not_pooled():
+    pytest.importorskip('mmpretrain')
+    config = read_config('mmpretrain::resnet/resnet18_8xb16_cifar10.py')
+    made = apply_way(config, way('manpp', [(1, 0)]))
+    assert made.model.backbone.type == 'LocalResNet_CIFAR'
+    assert made.model.backbone.auxiliary.stride is None
+    assert made.model.backbone.auxiliary.head.num_classes == 10
 
 
 def test_a_segmentors_auxiliary_head_stays_for_exact_gradients():

@@ -16,6 +16,7 @@ from torch import nn
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from ..arguments import constructor_parameters
 from ..backbones import local_class, plain_model
 from ..hooks import CheckpointModulesHook, EarlyLossHook, LocalLearningHook
 from ..hooks.model_hook import ModelHook
@@ -75,6 +76,9 @@ class TrainingStep:
         # Models change their config while they are built, and the caller builds from it again.
         model = copy.deepcopy(config.model) if mode.cut or plain else plain_model(config)
         model = _without_weights(model)
+        kind = named_class(model['backbone']['type'], 'model', config.get('default_scope'))
+        if mode.units_checkpointed and kind is not None and 'with_cp' not in constructor_parameters(kind):
+            raise ValueError(f'mode {mode}: {kind.__name__} cannot checkpoint its units by itself; its local twin can')
         if mode.units_checkpointed or model['backbone'].get('with_cp'):
             model['backbone']['with_cp'] = mode.units_checkpointed
         if mode.cut:
@@ -211,7 +215,10 @@ def _without_weights(value: Any) -> Any:
 
 def _reads_weights(init_cfg: Any) -> bool:
     entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-    return any(isinstance(entry, Mapping) and entry.get('type') == 'Pretrained' for entry in entries)
+    # PVT's names a checkpoint alone.
+    return any(
+        isinstance(each, Mapping) and (each.get('type') == 'Pretrained' or 'checkpoint' in each) for each in entries
+    )
 
 
 def _of_size(preprocessor: Mapping, size: tuple[int, int]) -> dict:

@@ -77,3 +77,12 @@ def test_a_package_that_is_not_installed(monkeypatch):
     monkeypatch.setattr(config_prefix, 'find_spec', lambda name: None)
     with pytest.raises(ValueError, match='mmpretrain is not installed'):
         read_config('mmpretrain::resnet/resnet50_8xb32_in1k.py')
+
+
+def test_a_classifiers_config_is_completed_as_mmpretrains_own_tools_do():
+    pytest.importorskip('mmpretrain')
+    config = read_config('mmpretrain::resnet/resnet50_8xb32_in1k.py')
+    assert config.model.data_preprocessor == config.data_preprocessor
+    loader = config.train_dataloader
+    assert (loader.collate_fn, loader.persistent_workers) == (dict(type='default_collate'), True)
+    assert read_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py').train_dataloader.get('collate_fn') is None

@@ -41,7 +41,7 @@ def data(tmp_path_factory):
 def test_demo_data_is_deterministic_and_as_promised(data, tmp_path):
     run(tmp_path, sys.executable, 'tools/make_demo_data.py', tmp_path / 'data', '--train', 8, '--val', 4)
     files = sorted(p.relative_to(data) for p in (data / 'data').rglob('*') if p.is_file())
-    assert len(files) == 2 + 3 * 12
+    assert len(files) == 2 + 3 * 12 + 2 * 5
     for file in files:
         assert (data / file).read_bytes() == (tmp_path / file).read_bytes(), file
     content = json.loads((data / 'data/annotations/instances_train2017.json').read_text())
@@ -139,3 +139,25 @@ def test_train_and_test_a_segmentor(data):
     assert len(list((data / 'maps').glob('*.png'))) == 4
     assert len(list((data / 'painted').rglob('*.png'))) == 4
     assert 'mIoU' in run(data, *test, '--tta')
+
+
+@pytest.mark.slow
+def test_train_and_test_a_classifier(data):
+    pytest.importorskip('mmpretrain')
+    config, work = 'configs/demo_resnet14_manpp.py', data / 'classification'
+    run(data, sys.executable, 'tools/train.py', config, '--work-dir', work, '--cfg-options', *SHORT[:4])
+    steps = [line for line in scalars(work) if 'loss' in line]
+    assert {'block0.loss', 'block1.loss', 'block2.loss'} <= set(steps[0])
+    test = [sys.executable, 'tools/test.py', config, work / 'epoch_1.pth', '--work-dir', data / 'test']
+    output = run(data, *test, '--out', data / 'classes.pkl', '--show-dir', data / 'painted_classes')
+    plain = float(re.search(r'accuracy/top1: ([\d.]+)', output)[1])
+    assert 0 <= plain <= 100
+    found = pickle.loads((data / 'classes.pkl').read_bytes())
+    assert len(found) == len(list((data / 'painted_classes').glob('*.png'))) == 5 * 20  # whole rows of a mosaic
+    correct = sum(int(each['pred_label']) == int(each['gt_label']) for each in found)
+    assert plain == pytest.approx(100 * correct / len(found), abs=0.01)
+    assert 'accuracy/top1' in run(data, *test, '--tta')
+    published = publish(work / 'epoch_1.pth', data / 'resnet14.pth')
+    image = next((data / 'data/val2017').glob('*.jpg'))
+    output = run(data, sys.executable, 'tools/image_demo.py', image, published, '--out-dir', data / 'found')
+    assert re.match(rf'{image.name}: \w+ \d+%, ', output.strip().splitlines()[-1])

@@ -53,3 +53,11 @@ def test_weights_of_a_part_are_not_fetched():
     config.model.neck.init_cfg = [dict(type='Xavier', layer='Conv2d'), dict(type='Pretrained', checkpoint='none.pth')]
     assert TrainingStep(config, 'local', 2, SIZE).peak_bytes() > 0
     assert config.model.neck.init_cfg[1].checkpoint == 'none.pth'
+
+
+def test_weights_that_a_backbone_fetches_by_itself_are_not_fetched():
+    """PVT's init_cfg names a checkpoint and no type."""
+    config = upstream('mmdet::pvt/retinanet_pvtv2-b0_fpn_1x_coco.py')
+    assert config.model.backbone.init_cfg.keys() == {'checkpoint'}
+    config.model.backbone.init_cfg.checkpoint = 'none.pth'
+    assert TrainingStep(config, 'end_to_end', 1, SIZE).peak_bytes() > 0

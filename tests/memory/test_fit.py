@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from helpers import build, detector_config, segmentor_config, upstream, with_swin
+from helpers import build, classifier_config, detector_config, segmentor_config, upstream, with_swin
 from mmengine.config import Config, ConfigDict
 from mmengine.optim import AmpOptimWrapper
 from processes import execute, load_tool
@@ -123,8 +123,10 @@ def test_the_largest_batch_that_fits():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('make', [detector_config, segmentor_config])
+@pytest.mark.parametrize('make', [detector_config, segmentor_config, classifier_config])
 def test_a_method_within_a_budget(make):
+    if make is classifier_config:
+        pytest.importorskip('mmpretrain')
     config = plain(make(frozen_stages=-1))
     free = fit.fit(config, method='manpp', inputs=INPUT)
     assert method_of(free) == 'manpp' and free.model.backbone.cuts
@@ -133,8 +135,9 @@ def test_a_method_within_a_budget(make):
     assert method_of(found) == 'manpp'
     assert measured(found) <= budget
     assert fit.fit(config, budget, 'dgl', inputs=INPUT).model.backbone.auxiliary.branches == []
-    tight = fit.fit(config, int(0.9 * budget), 'manpp', inputs=INPUT)
-    assert measured(tight) <= 0.9 * budget
+    share = 0.97 if make is classifier_config else 0.9  # its floor is near
+    tight = fit.fit(config, int(share * budget), 'manpp', inputs=INPUT)
+    assert measured(tight) <= share * budget
 
 
 def test_the_config_stands_by_itself(tmp_path):
