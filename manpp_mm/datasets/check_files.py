@@ -30,20 +30,26 @@ def check_data(config: Config, *splits: str) -> None:
 
     Raises:
         ValueError: A COCO file has no category of a name in ``metainfo.classes``.
-        FileNotFoundError: An annotation file is missing, or an image or label folder is missing or holds no file of
-            the data set's suffix; the message names the config key and the way out.
+        FileNotFoundError: An annotation file or a classifier's data are missing, or an image or label folder is missing
+            or holds no file of the data set's suffix; the message names the config key and the way out.
     """
     for split in splits:
         key = f'{split}_dataloader.dataset'
         loader = config.get(f'{split}_dataloader')
         for dataset in _datasets(loader.get('dataset') if loader else None):
             root = dataset.get('data_root') or ''
+            prefix = dataset.get('data_prefix') or {}
             places = {'ann_file': dataset.get('ann_file') or ''}
-            places |= {f'data_prefix.{name}': place for name, place in (dataset.get('data_prefix') or {}).items()}
+            if isinstance(prefix, str):  # MMPretrain's
+                places['data_prefix'] = prefix
+            else:
+                places |= {f'data_prefix.{name}': place for name, place in prefix.items()}
+            if dataset.get('type') in ('ImageNet', 'CustomDataset', 'MosaicDataset'):
+                places['data_root'] = root
             for name, place in places.items():
                 if not isinstance(place, str) or not place or '://' in root + place:
                     continue
-                path = osp.join(root, place)
+                path = root if name == 'data_root' else osp.join(root, place)
                 suffix = _suffix(dataset, name)
                 if not osp.exists(path):
                     fault = 'does not exist'

@@ -207,3 +207,20 @@ class TestBadInput:
     def test_output_of_a_detector(self):
         with pytest.raises(ValueError, match=r'\.pkl'):
             shared.enable_output(Config.fromfile(CONFIG), 'folder')
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'message'),
+    [
+        (dict(type='ImageNet', split='train', data_root='nowhere/'), r'nowhere/ does not exist \(train_dataloader'),
+        (dict(type='CustomDataset', data_prefix='train', data_root='.'), r'\./train does not exist .*\.data_prefix\)'),
+        (dict(type='MosaicDataset', split='train', data_root='nowhere'), r'nowhere does not exist .*\.data_root\)'),
+    ],
+)
+def test_a_classifiers_data_are_looked_for(dataset, message):
+    with pytest.raises(FileNotFoundError, match=message):
+        check_data(Config(dict(train_dataloader=dict(dataset=dataset))), 'train')
+
+
+def test_data_that_are_downloaded_are_not_looked_for():
+    check_data(Config(dict(train_dataloader=dict(dataset=dict(type='CIFAR10', data_root='nowhere')))), 'train')

@@ -5,14 +5,17 @@ import os
 import re
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from documents import ROOT, commands, configs
 from runners import write_coco, write_label_maps
 
 TEXT = (ROOT / 'docs/your_data.md').read_text()
-DETECTOR, SEGMENTOR = configs(TEXT)
+DETECTOR, SEGMENTOR, CLASSIFIER = configs(TEXT)
 QUICK = [
     'default_hooks.logger.interval=1', 'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
     'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False',
@@ -30,7 +33,7 @@ def run(folder: Path, words: list[str]) -> str:
 
 
 def of(name: str) -> list[list[str]]:
-    """The commands of one of the two parts."""
+    """The commands of one of the parts."""
     return [words for words in commands(TEXT) if words[0] == 'python' and f'work_dirs/{name}' in ' '.join(words)]
 
 
@@ -84,3 +87,27 @@ def test_a_segmentor_as_written(tmp_path):
     assert Path(run(tmp_path, publish).strip().splitlines()[-1]).name.startswith('scenes-')
     run(tmp_path, demo)
     assert len(list((tmp_path / 'work_dirs/scenes/found/label_maps').glob('*.png'))) == 4
+
+
+@pytest.mark.slow
+def test_a_classifier_as_written(tmp_path):
+    pytest.importorskip('mmpretrain')
+    root, generator = tmp_path / 'data/flowers', np.random.default_rng(0)
+    for split, name, index in product(('train', 'val'), ('rose', 'tulip', 'daisy'), range(2)):
+        (root / split / name).mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 255, (64, 80, 3), dtype=np.uint8)
+        cv2.imwrite(str(root / split / name / f'{index}.jpg'), pixels)
+    (root / 'classifier.py').write_text(CLASSIFIER)
+    train, test, publish, demo = ([word.replace('100', '1') for word in words] for words in of('flowers'))
+    short = ['train_cfg.max_epochs=1', 'train_dataloader.dataset.pipeline.1.scale=64']
+    small = [f'{split}_dataloader.dataset.pipeline.2.crop_size=64' for split in ('val', 'test')]
+    output = run(tmp_path, [*train, '--cfg-options', *QUICK, *short, *small])
+    assert 'Fitted: manpp' in output and 'LocalResNet trains block by block' in output
+    assert re.search(r'accuracy/top1: \d', output)
+    assert re.search(r'accuracy/top1: \d', run(tmp_path, [*test, '--cfg-options', *QUICK, *small]))
+    assert len(list((tmp_path / 'work_dirs/flowers/painted').glob('*.jpg_*.png'))) > 0
+    assert Path(run(tmp_path, publish).strip().splitlines()[-1]).name.startswith('flowers-')
+    run(tmp_path, demo)
+    found = json.loads((tmp_path / 'work_dirs/flowers/found/predictions.json').read_text())
+    assert found.keys() == {'0.jpg', '1.jpg'}
+    assert all(scores.keys() == {'rose', 'tulip', 'daisy'} for scores in found.values())
