@@ -49,7 +49,7 @@ def test_a_package_alone(package):
     check = '\nassert not set(BLOCKED) & set(sys.modules)\nassert len(backbone.auxiliary) == 1\nprint("works")'
     source = f'BLOCKED = {blocked!r}\n' + BLOCK + ALONE[package] + check
     done = subprocess.run([sys.executable, '-W', 'ignore', '-c', source], capture_output=True, text=True)
-    assert done.stdout.strip() == 'works', done.stderr
+    assert done.stdout.strip().splitlines()[-1:] == ['works'], done.stderr  # the fork's MMPretrain prints a line
 
 
 def test_a_package_that_fails_is_said(monkeypatch):
