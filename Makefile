@@ -18,23 +18,23 @@ $(VENV)/installed: $(REQUIREMENTS) pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation -e '.[test]'
 	touch $@
 
-$(DEMO_ROOT)/annotations/instances_val2017.json: | install
+$(DEMO_ROOT)/mosaics/val_cross.png: | install
 	$(BIN)/python tools/make_demo_data.py $(DEMO_ROOT)
 
 # Train a small Faster R-CNN block by block on drawn scenes, evaluate it and paint its detections.
-demo: install $(DEMO_ROOT)/annotations/instances_val2017.json
+demo: install $(DEMO_ROOT)/mosaics/val_cross.png
 	$(BIN)/python tools/train.py $(DEMO) --work-dir work_dirs/demo
 	$(BIN)/python tools/test.py $(DEMO) $$(cat work_dirs/demo/last_checkpoint) \
 		--work-dir work_dirs/demo/test --show-dir work_dirs/demo/painted
 
 # The same for a small DeepLabV3.
-demo-seg: install $(DEMO_ROOT)/annotations/instances_val2017.json
+demo-seg: install $(DEMO_ROOT)/mosaics/val_cross.png
 	$(BIN)/python tools/train.py $(DEMO_SEG) --work-dir work_dirs/demo-seg
 	$(BIN)/python tools/test.py $(DEMO_SEG) $$(cat work_dirs/demo-seg/last_checkpoint) \
 		--work-dir work_dirs/demo-seg/test --show-dir work_dirs/demo-seg/painted
 
 # The same for a small ResNet, on images of one shape each.
-demo-cls: install $(DEMO_ROOT)/annotations/instances_val2017.json
+demo-cls: install $(DEMO_ROOT)/mosaics/val_cross.png
 	$(BIN)/python tools/train.py $(DEMO_CLS) --work-dir work_dirs/demo-cls
 	$(BIN)/python tools/test.py $(DEMO_CLS) $$(cat work_dirs/demo-cls/last_checkpoint) \
 		--work-dir work_dirs/demo-cls/test --show-dir work_dirs/demo-cls/painted

@@ -16,6 +16,7 @@ from .checkpoint_file import check_fits, read_checkpoint
 from .compat.config_prefix import read_config
 from .datasets.check_files import innermost
 from .memory.fit import keep_plan
+from .registered import kind_of
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -44,7 +45,7 @@ def predict(
     Yields:
         The path of each image and its prediction: a detector's ``[{"label", "score", "bbox": [x1, y1, x2, y2]}]`` in
         pixels, with masks also ``"mask"`` (COCO's run lengths); a segmentor's share of each class,
-        ``{"road": 0.41, ...}``; a classifier's five highest scores, ``{"cat": 0.92, ...}``.
+        ``{"road": 0.41, ...}``; a classifier's five highest scores, ``[{"label", "score"}]``.
 
     Raises:
         FileNotFoundError: Inputs, weights or config do not exist, or the folder holds no image.
@@ -136,8 +137,12 @@ def _loaded(kind: type, config: Config, weights: str, device: str | None) -> Any
     check_fits(inferencer.model, weights)
     if 'dataset_meta' not in read_checkpoint(weights).get('meta', {}):
         dataset = DATASETS.build(dict(innermost(config.test_dataloader.dataset), lazy_init=True, pipeline=[]))
-        meta = {key: dataset.metainfo[key] for key in ('classes', 'palette')}
-        inferencer.model.dataset_meta = inferencer.visualizer.dataset_meta = meta
+        meta = {key: dataset.metainfo[key] for key in ('classes', 'palette') if key in dataset.metainfo}
+        if 'classes' not in meta:
+            raise ValueError(f'{weights} names no classes, nor does the config: set metainfo.classes of its data set')
+        inferencer.model.dataset_meta = meta
+        if inferencer.visualizer is not None:
+            inferencer.visualizer.dataset_meta = meta
     return inferencer
 
 
@@ -184,13 +189,14 @@ def _classifier(config: Config, weights: str, device: str | None) -> Callable:
     inferencer = _loaded(ImageClassificationInferencer, config, weights, device)
     classes = inferencer.classes or inferencer.model.dataset_meta['classes']
     visualizer = UniversalVisualizer()
-    # A model of images in memory takes them as RGB, and its pipeline does not turn them.
-    order = 'bgr' if inferencer.model.data_preprocessor.to_rgb else 'rgb'
+    # Images that a data set holds in memory are RGB, those that its pipeline loads BGR.
+    pipeline = innermost(config.test_dataloader.dataset).pipeline
+    order = 'bgr' if any(kind_of(transform) == 'LoadImageFromFile' for transform in pipeline) else 'rgb'
 
     def run(image: str, score_threshold: float) -> tuple:
         sample = inferencer(mmcv.imread(image, channel_order=order), return_datasamples=True)[0]
         scores, labels = sample.pred_score.topk(min(5, len(sample.pred_score)))
-        found = {classes[label]: round(float(score), 4) for score, label in zip(scores, labels, strict=True)}
+        found = [dict(label=classes[i], score=round(float(score), 4)) for score, i in zip(scores, labels, strict=True)]
         painted = visualizer.visualize_cls(
             mmcv.imread(image, channel_order='rgb'), sample, classes=classes, rescale_factor=1, draw_gt=False
         )

@@ -129,7 +129,7 @@ def twin_of(config: Config) -> type[LocalBackbone] | None:
     if found is not None and not hasattr(found, 'auxiliary_type'):
         raise ValueError(
             f'model.backbone: {found.__name__} names no auxiliary_type, the auxiliary networks of its task: '
-            'DetectionAuxiliary or SegmentationAuxiliary (docs/new_backbone.md)'
+            'DetectionAuxiliary, SegmentationAuxiliary or ClassificationAuxiliary (docs/new_backbone.md)'
         )
     if found is None or found.auxiliary_type.registry.scope != config.get('default_scope'):
         return None  # another package's backbone, whose auxiliary networks take other targets
@@ -218,8 +218,11 @@ def _add_networks(config: Config, twin: type[LocalBackbone], way: Way, fragment:
     head = auxiliary['head']
     segments = twin.auxiliary_type.registry.scope == 'mmseg'
     head['num_classes'] = classes_of(config.model)
+    _check_single_label(config)
     if twin.transformer:
-        auxiliary['stride'] = POOLED  # at the blocks' own strides copies of such units hold more than they save
+        # At the blocks' own strides copies of such units hold more than they save.
+        patch = config.model.backbone.get('patch_size')
+        auxiliary['stride'] = -(-POOLED // patch) * patch if isinstance(patch, int) else POOLED
         if segments:
             own = _last(config.model.decode_head).get('norm_cfg')
             head['norm_cfg'] = own or ConfigDict(type='SyncBN', requires_grad=True)  # as upstream's segmentors have it
@@ -251,6 +254,16 @@ def _add_networks(config: Config, twin: type[LocalBackbone], way: Way, fragment:
         wrapper['clip_grad'] = clip
 
 
+def _check_single_label(config: Config) -> None:
+    head = named_class((config.model.get('head') or {}).get('type'), 'model', config.get('default_scope'))
+    kinds = {base.__name__ for base in getattr(head, '__mro__', ())} & {'MultiLabelClsHead', 'MultiTaskHead'}
+    if kinds:
+        raise ValueError(
+            f'model.head.type={config.model.head["type"]!r} has several labels an image, and the local heads that are '
+            'written into a config have one: write model.backbone.auxiliary by hand (docs/config.md)'
+        )
+
+
 def fragment_of(twin: type[LocalBackbone]) -> Config:
     """The variables of the fragment of a local backbone's task."""
     task = _TASKS[twin.auxiliary_type.registry.scope]
@@ -271,8 +284,8 @@ def classes_of(model: Mapping) -> int:
             if isinstance(head.get(key), int):
                 return head[key]
     raise ValueError(
-        'no head of the model names its num_classes, which the auxiliary heads need: set it, in model.bbox_head say, '
-        'or write model.backbone.auxiliary by hand (docs/config.md)'
+        'no head of the model names its num_classes, which the auxiliary heads need: set it, in model.bbox_head or '
+        'model.head say, or write model.backbone.auxiliary by hand (docs/config.md)'
     )
 
 

@@ -86,9 +86,10 @@ def plain_config(config: Config) -> Config:
     kept = {key: value for key, value in config.to_dict().items() if not key.startswith('manpp_')}
     found = _plain(kept, config.get('default_scope'))
     # The module of a user's own local backbone imports this package.
-    local = local_class(config)
+    local, scope = local_class(config), config.get('default_scope')
     needless = [] if local is None else [local.__module__]
-    if local is None or not local.plain.__module__.startswith(__package__):  # CIFARResNet is this package's own
+    plain = named_class((found['model'].get('backbone') or {}).get('type'), 'model', scope)
+    if plain is None or not plain.__module__.startswith(__package__):  # CIFARResNet is this package's own
         needless.append(__package__)
     imports = [name for name in imported(config.get('custom_imports')) if name not in needless]
     found.pop('custom_imports', None)

@@ -3,7 +3,7 @@
 import copy
 
 import pytest
-from helpers import detector_config, upstream
+from helpers import build, detector_config, upstream
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from runners import coco_runner_config, renamed, runner, segmentation_runner_config
@@ -64,7 +64,7 @@ def test_upstreams_config_becomes_the_shipped_one(own, theirs, cuts, keys):
     assert upstreams.pretty_text == before
     if 'lean' in own:  # all of its backbone trains
         made.model.backbone.frozen_stages = -1
-    shipped.model.data_preprocessor.pop('_scope_', None)
+    (shipped.model.get('data_preprocessor') or {}).pop('_scope_', None)
     assert plain(made.model) == plain(shipped.model)
     assert plain(made.custom_hooks) == plain(shipped.custom_hooks)
     assert plain(made.optim_wrapper) == plain(shipped.optim_wrapper)
@@ -146,6 +146,24 @@ def test_a_classifiers_rules_by_kind_of_layer_stay():
     made = apply_way(config, way('manpp', [(0, 5)]))
     assert made.optim_wrapper == config.optim_wrapper  # norms and biases do not decay, in auxiliary networks either
     assert made.model.backbone.auxiliary.head.num_classes == 1000
+
+
+@pytest.mark.parametrize(('patch', 'stride'), [(16, 16), (32, 32), (14, 28), (4, 16)])
+def test_the_stride_that_is_written_fits_a_vits_patches(patch, stride):
+    pytest.importorskip('mmpretrain')
+    config = read_config('mmpretrain::deit/deit-tiny_4xb256_in1k.py')
+    config.model.backbone.patch_size = patch
+    made = apply_way(config, way('manpp', [(0, 5)]))
+    assert made.model.backbone.auxiliary.stride == stride
+    build(made, hooked=False)
+
+
+def test_several_labels_an_image_are_refused():
+    pytest.importorskip('mmpretrain')
+    config = read_config('mmpretrain::csra/resnet101-csra_1xb16_voc07-448px.py')
+    with pytest.raises(ValueError, match=r"model.head.type='CSRAClsHead' has several labels an image"):
+        apply_way(config, way('manpp', [(1, 2)]))
+    assert apply_way(config, way('exact', [(1, 2)])).model.backbone.type == 'LocalResNet'
 
 
 def test_small_images_are_not_pooled():

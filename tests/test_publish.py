@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from processes import execute
 from runners import classification_runner_config, coco_runner_config, runner, segmentation_runner_config
 
-from manpp_mm.publish import publish
+from manpp_mm.publish import plain_config, publish
 
 OURS = 'manpp LocalResNet LocalLearning auxiliary. Atomic PresentClass CheckLabels FiniteLoss Scalars'
 TASKS = {
@@ -153,8 +153,15 @@ def test_the_tool(tmp_path):
     assert done.stderr.strip().endswith(f'error: there is no checkpoint {tmp_path / "none.pth"}')
 
 
-def test_a_backbone_of_this_projects_own_asks_for_it(tmp_path):
+@pytest.mark.parametrize('kind', ['LocalCIFARResNet', 'CIFARResNet'])
+def test_a_backbone_of_this_projects_own_asks_for_it(tmp_path, kind):
     pytest.importorskip('mmpretrain')
+    assert plain_config(Config(dict(
+        default_scope='mmpretrain', custom_imports=dict(imports='manpp_mm'),
+        model=dict(backbone=dict(type=kind, depth=8)),
+    ))).custom_imports.imports == ['manpp_mm']  # fmt: skip
+    if kind == 'CIFARResNet':
+        return
     own = dict(type='LocalCIFARResNet', depth=8, base_channels=32, num_stages=3, out_indices=(2,))
     local = own | dict(cuts=[(-1, 0), (0, 0)])
     _, checkpoint = trained(tmp_path, lambda root, **keys: classification_runner_config(root, **keys, **local))

@@ -25,6 +25,8 @@ def describe(prediction: 'list | dict') -> str:
     """What was found, in a line."""
     if isinstance(prediction, dict):
         return ', '.join(f'{name} {share:.0%}' for name, share in sorted(prediction.items(), key=lambda item: -item[1]))
+    if prediction and 'bbox' not in prediction[0]:
+        return ', '.join(f'{found["label"]} {found["score"]:.0%}' for found in prediction)
     return ', '.join(f'{n} {label}' for label, n in Counter(box['label'] for box in prediction).items()) or 'nothing'
 
 

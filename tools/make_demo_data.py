@@ -166,7 +166,7 @@ def main() -> None:
         write_mosaics(args.root, split, scenes, args.seed)
     print(
         f'{args.train} training and {args.val} validation scenes of {len(CLASSES)} classes in {args.root}, '
-        'and as many small images of each class'
+        'and small images of each class'
     )
 
 

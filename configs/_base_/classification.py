@@ -20,7 +20,7 @@ manpp_convolutional = dict(
     head=dict(type='StackedLinearClsHead', num_classes=1000, mid_channels=[128]),
 )
 
-# What tools/fit.py finds for a ResNet-50 at 224x224. A cut before a unit that downsamples costs more: branches copy it.
+# What tools/fit.py finds for a ResNet-50 on 32 images of 224x224: the lowest peak, at 1.05 of the work.
 manpp_backbone = dict(
     type='LocalResNet',
     cuts=[(0, 0), (0, 2), (1, 2)],

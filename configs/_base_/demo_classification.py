@@ -10,7 +10,8 @@ model = dict(
     head=dict(type='LinearClsHead', num_classes=5, in_channels=64),
 )
 
-dataset = dict(type='MosaicDataset', data_root='{{$DEMO_ROOT:data/demo}}/mosaics', tile=32)
+demo_root = '{{$DEMO_ROOT:data/demo}}/mosaics'
+dataset = dict(type='MosaicDataset', data_root=demo_root, tile=32)
 train_pipeline = [
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),

@@ -1,4 +1,4 @@
-# What detection.py and segmentation.py share.
+# What detection.py, segmentation.py and classification.py share.
 
 manpp_hooks = [
     dict(type='LocalLearningHook'),

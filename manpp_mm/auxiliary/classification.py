@@ -23,28 +23,42 @@ class ClassificationAuxiliary(AuxiliaryNetwork):
             pooled map.
 
     Raises:
-        ValueError: A neck that takes channels; ``class_token`` with a backbone that has none, or with a projection.
+        ValueError: A neck that takes channels; ``class_token`` with a backbone that has none, with a projection or
+            neck, or with a stride that would do nothing.
     """
 
     registry = MODELS
 
     def __init__(self, *args: Any, neck: 'Mapping | None' = None, class_token: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        neck = dict(neck or dict(type='GlobalAveragePooling'))
+        self.pool = self.token_norm = None
+        if class_token:
+            self._check_class_token(neck)
+            self.token_norm = nn.LayerNorm(self.in_channels)
+        else:
+            self.pool = self._built_pool(neck or dict(type='GlobalAveragePooling'))
+
+    def _check_class_token(self, neck: 'Mapping | None') -> None:
+        if not hasattr(self.layout, 'class_token'):
+            raise ValueError('auxiliary.class_token=True: the backbone has no class token')
+        if neck is not None or not isinstance(self.projection, nn.Identity):
+            raise ValueError('auxiliary takes class_token, or projection and neck')
+        pools = self.pool_branches and self.branches.any
+        if self.pooling > 1 and not pools:
+            raise ValueError(
+                'auxiliary.stride pools patches, and with class_token=True nothing looks at them but branches'
+            )
+
+    def _built_pool(self, neck: Mapping) -> nn.Module:
+        if not isinstance(neck, Mapping):
+            raise ValueError(f'auxiliary.neck={neck!r} must be a dict(type=...)')
         found = constructor_parameters(self._registered_class('neck', neck))
-        if taken := found & {'in_channels', 'in_features'}:
+        if taken := found & {'in_channels', 'in_features', 'input_features'}:
             raise ValueError(
                 f'auxiliary.neck.type={neck["type"]!r} takes {taken.pop()}: it must be a pooling neck, which keeps the '
                 'channels; projection changes them'
             )
-        self.pool = self.registry.build(neck | dict(_scope_=self.registry.scope))
-        self.token_norm = None
-        if class_token:
-            if not hasattr(self.layout, 'class_token'):
-                raise ValueError('auxiliary.class_token=True: the backbone has no class token')
-            if not isinstance(self.projection, nn.Identity):
-                raise ValueError('auxiliary takes class_token or projection, not both')
-            self.token_norm = nn.LayerNorm(self.in_channels)
+        return self.registry.build(dict(neck) | dict(_scope_=self.registry.scope))
 
     def complete_head(
         self, config: dict[str, Any], head_type: type, strides: list[int], norm_cfg: Mapping | None

@@ -22,7 +22,9 @@ def copied_units(end: Unit, following: Sequence[Unit], wanted: 'int | Sequence[C
         return list(following[:wanted])
     if not isinstance(wanted, Sequence) or isinstance(wanted, str) or not wanted:
         raise ValueError(f'units={wanted!r} must be a positive number, or places [(stage, index), ...]')
-    places = [tuple(place) if isinstance(place, Sequence) else place for place in wanted]
+    places = [tuple(place) if isinstance(place, Sequence) else (place,) for place in wanted]
+    if any(len(place) != 2 or not all(isinstance(index, int) for index in place) for place in places):
+        raise ValueError(f'units={wanted!r}: each place is a pair (stage, index) of integers')
     if places != sorted(set(places)):
         raise ValueError(f'units={wanted!r}: places must ascend without repetition')
     known = [end.cut, *(unit.cut for unit in following)]

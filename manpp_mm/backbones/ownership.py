@@ -30,7 +30,8 @@ def check_family(backbone: Any, units: Sequence[Unit]) -> None:
     name = type(backbone).__name__
     if not hasattr(backbone, 'auxiliary_type'):
         raise ValueError(
-            f'{name} must set auxiliary_type, DetectionAuxiliary or SegmentationAuxiliary (docs/new_backbone.md)'
+            f'{name} must set auxiliary_type, DetectionAuxiliary, SegmentationAuxiliary or ClassificationAuxiliary '
+            '(docs/new_backbone.md)'
         )
     found, wanted = [unit.output for unit in units if unit.output is not None], list(backbone.out_indices)
     if found != sorted(wanted):

@@ -78,6 +78,6 @@ def _forgive_absent_auxiliary(backbone: nn.Module, incompatible_keys: Any) -> No
         missing[:] = [name for name in missing if name not in backbone._absent_keys]
         print_log(
             f'The checkpoint holds the trunk alone: the auxiliary networks of blocks 0 to {len(backbone.cuts) - 1} '
-            'start from it (branches) and from their own initialisation (heads).',
+            'start from it (branches, unless they start independently) and from their own initialisation (heads).',
             logger='current',
         )

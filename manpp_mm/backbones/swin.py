@@ -47,7 +47,10 @@ class LocalSwinMixin(LocalBackbone):
     @classmethod
     def planning_size(cls, backbone: Mapping) -> tuple[int, int]:
         """Of images into which windows fit at every stride: padded ones do not grow with the image."""
-        side = 32 * backbone.get('window_size', 7)
+        stages = backbone.get('stage_cfgs') or {}
+        stages = [stages] if isinstance(stages, Mapping) else stages
+        windows = [(stage.get('block_cfgs') or {}).get('window_size', 0) for stage in stages]
+        side = 32 * max([backbone.get('window_size', 7), *windows])
         return side, 5 * side
 
     def units(self) -> list[Unit]:

@@ -84,6 +84,10 @@ class Trunk:
         """Channels and stride in pixels of what the stem gives; None: it cannot be a block of its own."""
         return None
 
+    def stages_before(self, cut: Cut) -> int:
+        """The ``frozen_stages`` of the parent that freeze what lies before a unit's stage."""
+        return cut[0]
+
     def row(self) -> list[Unit]:
         """What the local blocks are made of: the units, after the stem where that is a block of its own."""
         units = list(self.units())

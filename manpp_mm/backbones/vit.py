@@ -6,6 +6,7 @@ import torch
 from torch import Size, Tensor, nn
 from torch.nn import functional as F
 
+from ..local import Cut
 from .local_backbone import LocalBackbone
 from .unit import ChannelsLast, Unit
 
@@ -164,6 +165,10 @@ class LocalClassifierViTMixin(LocalBackbone):
             )
             for index, layer in enumerate(self.layers)
         ]
+
+    def stages_before(self, cut: Cut) -> int:
+        """Upstream counts layers."""
+        return cut[1]
 
     def stem_parts(self) -> 'list[nn.Module | nn.Parameter]':
         token = [] if self.cls_token is None else [self.cls_token]

@@ -136,9 +136,13 @@ def enable_tta(config: Config) -> None:
     """Test with augmentation: the config's ``tta_model`` and ``tta_pipeline``; flips by default, but of a segmentor.
 
     Raises:
-        ValueError: A segmentor's config without them.
+        ValueError: A segmentor's config without them, or a classifier that is to be painted.
     """
     scope = _scope(config)
+    if scope == 'mmpretrain' and (config.default_hooks.get('visualization') or {}).get('enable'):
+        raise ValueError(
+            '--tta: MMPretrain cannot paint what is tested with augmentation; leave out --show and --show-dir'
+        )
     if scope == 'mmseg':
         if 'tta_model' not in config or 'tta_pipeline' not in config:
             raise ValueError('--tta needs tta_model and tta_pipeline in the config')

@@ -13,6 +13,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ..backbones import local_class
+from ..compat.mmpretrain import complete_loaders
 from ..memory.fit import PLAN, apply_plan, fit, keep_plan, needs_plan, predicted_peak, report_of
 
 _PLANNING_SECONDS = 3600
@@ -134,6 +135,7 @@ def checkpoint_to_resume(config: Config) -> str | None:
 
 def build_runner(config: Config) -> Runner:
     """Build the Runner."""
+    complete_loaders(config)
     return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
 
 

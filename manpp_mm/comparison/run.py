@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from ..compat.mmpretrain import complete_loaders
 from ..datasets.check_files import check_data
 from ..memory.footprint import footprint, padded
 from ..memory.inputs import training_input
@@ -93,6 +94,7 @@ def run(config: Config) -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     peaks = None if cuda else _predicted_peak(config)
     hook = CurveHook(work_dir / CURVE)
+    complete_loaders(config)
     runner = Runner.from_cfg(config)
     runner.register_hook(hook)
     runner.train()

@@ -129,8 +129,8 @@ def stages_to_freeze(config: Config, kind: str) -> int:
     local = MODELS.build(copy.deepcopy(config.model.backbone))
     last = local.blocks()[-1].units
     if kind == str(FROZEN):
-        return last[-1].cut[0] + 1
-    return last[0].cut[0] if local.cuts else local.frozen_stages
+        return local.stages_before(last[-1].cut) + 1
+    return local.stages_before(last[0].cut) if local.cuts else local.frozen_stages
 
 
 def _value(text: str) -> Any:

@@ -6,12 +6,10 @@ alone; :func:`read_config` takes them as a config's own name, too.
 """
 
 import os.path as osp
-from copy import deepcopy
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.utils import is_installed
@@ -36,7 +34,7 @@ def read_config(name: 'str | Path') -> Config:
     if not separator:
         if not osp.isfile(name):
             raise FileNotFoundError(f'there is no config {name}; those of a package begin with its name: mmdet::...')
-        return _completed(Config.fromfile(name))
+        return Config.fromfile(name)
     if module not in PREFIXES:
         raise ValueError(f'{name}: {module!r} is none of {", ".join(f"{prefix}::" for prefix in PREFIXES)}')
     if find_spec(module) is None:
@@ -48,22 +46,7 @@ def read_config(name: 'str | Path') -> Config:
         close = elsewhere[:1] or get_close_matches(relative, known, 1)
         hint = f'did you mean {module}::{close[0]}?' if close else f'its configs are in {folder}'
         raise FileNotFoundError(f'{name}: {module} has no such config; {hint}')
-    return _completed(Config.fromfile(folder / relative))
-
-
-def _completed(config: Config) -> Config:
-    """Write into a classifier's config what MMPretrain's own tools/train.py and MMEngine's Runner add to it."""
-    if config.get('default_scope') != 'mmpretrain':
-        return config
-    if config.get('data_preprocessor'):
-        config.model.setdefault('data_preprocessor', deepcopy(config.data_preprocessor))
-    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        loader = config.get(key)
-        if loader:
-            loader.setdefault('pin_memory', torch.cuda.is_available())
-            loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
-            loader.setdefault('collate_fn', dict(type='default_collate'))
-    return config
+    return Config.fromfile(folder / relative)
 
 
 def config_folder(module: str) -> str:

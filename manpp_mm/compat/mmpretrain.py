@@ -6,6 +6,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
+import torch
+from mmengine.config import Config
+
 
 @cache
 def models() -> ModuleType | None:
@@ -21,3 +24,15 @@ def models() -> ModuleType | None:
             stacklevel=2,
         )
         return None
+
+
+def complete_loaders(config: Config) -> None:
+    """Give a classifier's loaders the settings that MMPretrain's own tools/train.py gives them."""
+    if config.get('default_scope') != 'mmpretrain':
+        return
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = config.get(key)
+        if loader:
+            loader.setdefault('pin_memory', torch.cuda.is_available())
+            loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
+            loader.setdefault('collate_fn', dict(type='default_collate'))

@@ -57,9 +57,10 @@ def check_data(config: Config, *splits: str) -> None:
                     fault = f'holds no file *{suffix}'
                 else:
                     continue
+                keys = ' or '.join(dict.fromkeys([f'{key}.data_root', f'{key}.{name}']))
                 raise FileNotFoundError(
                     f'{path} {fault} ({key}.{name}). Lay the data out as data/README.md says, then '
-                    f'{way_to_data(config, root)}set {key}.data_root or {key}.{name} in the config'
+                    f'{way_to_data(config, root)}set {keys} in the config'
                 )
             _check_categories(dataset, key)
 

@@ -36,7 +36,8 @@ class Branches(nn.Module):
         scaling: With both branches ``'learnable'`` (as None) or a fixed s in [0, 2].
         start: ``'unit'``: both branches start as the units. ``'independent'``: each is initialised for itself, by its
             layers' ``reset_parameters`` and the model's ``init_cfg``, as in the authors' release, where B, M and the
-            unit start as three networks also if the trunk is pretrained.
+            unit start as three networks also if the trunk is pretrained. Parameters that no layer resets, a table of
+            relative positions say, start as the unit's.
         scaling_decays_to: What weight decay pulls a learnable s towards: 1, or 0 as in the authors' release, which
             stores s itself.
 
@@ -83,6 +84,11 @@ class Branches(nn.Module):
             self.scale = nn.Parameter(torch.ones(()))
         self._fixed = scaling
         self._start = start
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a branch."""
+        return self.learnable is not None or self.momentum is not None
 
     @property
     def scaling(self) -> 'Tensor | float | None':
@@ -137,8 +143,9 @@ def _independent(units: 'nn.Module | Sequence[nn.Module]') -> nn.Module:
     """A copy whose layers are initialised anew: while a model is built, so that all processes of DDP get the same."""
     copied = _copied(units)
     for layer in copied.modules():
-        if hasattr(layer, 'reset_parameters'):
-            layer.reset_parameters()
+        reset = getattr(layer, 'reset_parameters', getattr(layer, '_reset_parameters', None))  # attention has the other
+        if reset is not None:
+            reset()
     return copied
 
 

@@ -26,14 +26,15 @@ def training_input(config: Config) -> tuple[int, Size]:
     """
     loader = config.train_dataloader
     size = _loaded(loader.dataset, config.get('default_scope') != 'mmdet')
-    preprocessor = config.model.get('data_preprocessor') or {}
+    preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
     if size is not None and isinstance(size, _Turnable) and loader.batch_size > 1:
         sampler = loader.get('batch_sampler')
         if sampler is None or kind_of(sampler) != 'AspectRatioBatchSampler':
             size = (max(size), max(size))  # a portrait and a landscape are padded to a square
     if preprocessor.get('size'):
         size = tuple(preprocessor['size'])
-    for augment in preprocessor.get('batch_augments') or []:
+    augments = preprocessor.get('batch_augments') or []
+    for augment in [] if isinstance(augments, Mapping) else augments:  # MMPretrain's keep the size
         size = _batch_augmented(augment, size)
     if size is None:
         raise ValueError(
@@ -74,7 +75,7 @@ def _after(transform: Mapping, size: Size | None, height_first: bool) -> Size | 
     kind = kind_of(transform)
     if kind in ('Resize', 'RandomChoiceResize', 'RandomResize', 'FixScaleResize', 'ResizeShortestEdge'):
         return _resized(transform, size)
-    if kind in ('RandomCrop', 'CenterCrop', 'RandomCenterCropPad', 'RandomResizedCrop'):
+    if kind in ('RandomCrop', 'CenterCrop', 'RandomCenterCropPad', 'RandomResizedCrop', 'EfficientNetRandomCrop'):
         return _cropped(kind, transform, size, height_first)
     if kind == 'Pad' and transform.get('size'):
         width, height = transform['size']

@@ -83,7 +83,9 @@ class TrainingStep:
             model['backbone']['with_cp'] = mode.units_checkpointed
         if mode.cut:
             model['backbone']['gradient'] = mode.backbone
-        model['data_preprocessor'] = _of_size(model.get('data_preprocessor') or {}, size)
+        # MMEngine's Runner takes a preprocessor from the top level, too.
+        preprocessor = model.get('data_preprocessor') or copy.deepcopy(config.get('data_preprocessor')) or {}
+        model['data_preprocessor'] = _of_size(preprocessor, size)
         torch.manual_seed(seed)
         self.model: nn.Module = MODELS.build(model)
         if device == 'cpu':
@@ -226,7 +228,7 @@ def _of_size(preprocessor: Mapping, size: tuple[int, int]) -> dict:
     found = dict(preprocessor)
     if found.get('size') is not None:
         found['size'] = size  # a segmentor pads to it
-    if found.get('batch_augments'):
+    if isinstance(found.get('batch_augments'), list):  # MMPretrain's is a dict, and keeps the size
         found['batch_augments'] = [each for each in found['batch_augments'] if kind_of(each) not in _RESIZING]
     return found
 

@@ -8,6 +8,8 @@ from runners import coco_runner_config, segmentation_runner_config
 
 from manpp_mm.comparison import KINDS, Cell, parse_variant, run_grid, variant_config
 from manpp_mm.comparison.grid import cell_config
+from manpp_mm.comparison.variants import stages_to_freeze
+from manpp_mm.compat.config_prefix import read_config
 from manpp_mm.hooks import GradientSwitchHook
 
 FROZEN = ('frozen', 'front_frozen')
@@ -125,3 +127,10 @@ def test_the_experiments_configs_build_in_every_variant(path):
     # From scratch or nearly all layers train; only the fine-tuned detector keeps stem and layer1.
     fine_tuned = path.stem == 'bccd_faster_rcnn_r50_manpp'
     assert base.model.backbone.get('frozen_stages', -1) == (1 if fine_tuned else -1)
+
+
+@pytest.mark.parametrize(('kind', 'expected'), [('frozen', 12), ('front_frozen', 9)])
+def test_a_vits_layers_are_frozen(kind, expected):
+    pytest.importorskip('mmpretrain')
+    config = read_config('manpp_mm::vit-tiny_manpp_imagenet.py')
+    assert stages_to_freeze(config, kind) == expected

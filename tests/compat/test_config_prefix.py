@@ -6,6 +6,7 @@ from mmengine.config import Config
 
 from manpp_mm.compat import config_prefix
 from manpp_mm.compat.config_prefix import config_folder, read_config
+from manpp_mm.compat.mmpretrain import complete_loaders
 
 UPSTREAM = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 BODY = """
@@ -79,10 +80,14 @@ def test_a_package_that_is_not_installed(monkeypatch):
         read_config('mmpretrain::resnet/resnet50_8xb32_in1k.py')
 
 
-def test_a_classifiers_config_is_completed_as_mmpretrains_own_tools_do():
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_classifiers_loaders_are_as_mmpretrains_own_tools_have_them(workers):
     pytest.importorskip('mmpretrain')
     config = read_config('mmpretrain::resnet/resnet50_8xb32_in1k.py')
-    assert config.model.data_preprocessor == config.data_preprocessor
+    config.train_dataloader.num_workers = workers
+    complete_loaders(config)
     loader = config.train_dataloader
-    assert (loader.collate_fn, loader.persistent_workers) == (dict(type='default_collate'), True)
-    assert read_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py').train_dataloader.get('collate_fn') is None
+    assert (loader.collate_fn, loader.persistent_workers) == (dict(type='default_collate'), workers > 0)
+    other = read_config('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    complete_loaders(other)
+    assert 'collate_fn' not in other.train_dataloader

@@ -19,7 +19,9 @@ def mosaic(root, name: str, rows: int = 2, columns: int = 3, side: int = 4) -> n
 
 
 def built(root, **keys: object):
-    return DATASETS.build(dict(type='MosaicDataset', data_root=str(root), split='train', tile=4, pipeline=[]) | keys)
+    return DATASETS.build(
+        dict(type='MosaicDataset', data_root=str(root), split='train', tile=4, pipeline=[], _scope_='mmpretrain') | keys
+    )
 
 
 def test_images_row_by_row(tmp_path):

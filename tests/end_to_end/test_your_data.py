@@ -110,4 +110,4 @@ def test_a_classifier_as_written(tmp_path):
     run(tmp_path, demo)
     found = json.loads((tmp_path / 'work_dirs/flowers/found/predictions.json').read_text())
     assert found.keys() == {'0.jpg', '1.jpg'}
-    assert all(scores.keys() == {'rose', 'tulip', 'daisy'} for scores in found.values())
+    assert all({each['label'] for each in scores} == {'rose', 'tulip', 'daisy'} for scores in found.values())

@@ -125,6 +125,7 @@ def test_what_the_branches_give_is_pooled():
         (dict(units=0), r'auxiliary.units=0 must be a positive number, or places'),
         (dict(units=True), 'auxiliary.units=True must be a positive number'),
         (dict(units='2'), "auxiliary.units='2' must be a positive number"),
+        (dict(units=[1, 2]), r'each place is a pair \(stage, index\) of integers'),
         (dict(units=[(2, 0), (1, 0)]), 'places must ascend without repetition'),
         (dict(units=[(7, 0)]), r'there is no unit \(7, 0\); the last one is \(3, 1\)'),
         (dict(units=[(3, 0)]), r'unit \(3, 0\) takes 64 channels at stride 8, and \(1, 1\) gives 32 at 8'),

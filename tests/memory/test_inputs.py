@@ -83,3 +83,9 @@ def test_portraits_and_landscapes_in_one_batch_are_padded_to_a_square():
 
 def test_of_a_segmentor_that_pads():
     assert training_input(segmentor_config()) == (2, (64, 64))
+
+
+def test_batches_that_are_mixed_keep_their_size():
+    config = upstream('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py')
+    config.model.data_preprocessor.batch_augments = dict(augments=[dict(type='Mixup', alpha=0.8)])  # MMPretrain's
+    assert training_input(config) == (2, (800, 1333))
