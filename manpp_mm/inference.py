@@ -194,7 +194,9 @@ def _classifier(config: Config, weights: str, device: str | None) -> Callable:
     order = 'bgr' if any(kind_of(transform) == 'LoadImageFromFile' for transform in pipeline) else 'rgb'
 
     def run(image: str, score_threshold: float) -> tuple:
-        sample = inferencer(mmcv.imread(image, channel_order=order), return_datasamples=True)[0]
+        # Its call draws a progress bar for each image.
+        (batch,) = inferencer.preprocess([mmcv.imread(image, channel_order=order)])
+        (sample,) = inferencer.forward(batch)
         scores, labels = sample.pred_score.topk(min(5, len(sample.pred_score)))
         found = [dict(label=classes[i], score=round(float(score), 4)) for score, i in zip(scores, labels, strict=True)]
         painted = visualizer.visualize_cls(

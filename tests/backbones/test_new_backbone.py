@@ -108,7 +108,9 @@ def test_classes_that_say_too_little(backbones):
     class Silent(LocalBackbone, plain):
         units, stem_parts, run_stem = own.units, own.stem_parts, own.run_stem
 
-    with pytest.raises(ValueError, match='Silent must set auxiliary_type, DetectionAuxiliary, SegmentationAuxiliary or'):
+    with pytest.raises(
+        ValueError, match='Silent must set auxiliary_type, DetectionAuxiliary, SegmentationAuxiliary or'
+    ):
         Silent(**options, cuts=cuts)
 
     class Endless(own):
