@@ -72,5 +72,4 @@ class LocalCIFARResNetMixin(LocalClassifierResNetMixin):
     def stem_geometry(self) -> tuple[int, int]:
         return self._stem_channels(), 1
 
-    def run_stem(self, images: Tensor) -> Tensor:
-        return self.relu(self.norm1(self.conv1(images)))
+    run_stem = LocalRegNetMixin.run_stem  # nothing is pooled here either

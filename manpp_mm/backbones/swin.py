@@ -76,8 +76,12 @@ class LocalSwinMixin(LocalBackbone):
     def run_stem(self, images: Tensor) -> Tensor:
         x, size = self.patch_embed(images)
         if self.use_abs_pos_embed:
-            x = x + self.absolute_pos_embed
+            x = x + self.position_embedding(size)
         return self.drop_after_pos(x).unflatten(1, size)
+
+    def position_embedding(self, size: tuple[int, int]) -> Tensor:
+        """The position embedding of a map of a height and width."""
+        return self.absolute_pos_embed
 
     def output_modules(self, stage: int) -> list[nn.Module]:
         return [getattr(self, f'norm{stage}')]
@@ -97,8 +101,5 @@ class LocalClassifierSwinMixin(LocalSwinMixin):
             )
         super().__init__(*args, **kwargs)
 
-    def run_stem(self, images: Tensor) -> Tensor:
-        x, size = self.patch_embed(images)
-        if self.use_abs_pos_embed:
-            x = x + resize_position_embedding(self, self.absolute_pos_embed, size)
-        return self.drop_after_pos(x).unflatten(1, size)
+    def position_embedding(self, size: tuple[int, int]) -> Tensor:
+        return resize_position_embedding(self, self.absolute_pos_embed, size)

@@ -83,13 +83,29 @@ class ViTUnit(nn.Module):
         return self.layout.pack(tokens, self.layout.to_map(x).shape[-2:])
 
 
-class LocalViTMixin(LocalBackbone):
+class _Layers(LocalBackbone):
+    """A Vision Transformer's units are its layers; the final norm belongs to the last one."""
+
+    transformer = True
+
+    def units(self) -> list[Unit]:
+        last = len(self.layers) - 1
+        return [
+            Unit(
+                (0, index),
+                ViTUnit(layer, self.layout, self.norm1 if self.final_norm and index == last else None),
+                *self.stem_geometry(),
+                self.output_after(index, last=True),
+            )
+            for index, layer in enumerate(self.layers)
+        ]
+
+
+class LocalViTMixin(_Layers):
     """A Vision Transformer's units are its layers, ``(0, 0)``, ``(0, 1)``, ...; local heads see the map of its patches.
 
     Patch embedding, class token, position embedding and the norm before the layers are the stem.
     """
-
-    transformer = True
 
     def __init__(self, *args: Any, output_cls_token: bool = False, out_origin: bool = False, **kwargs: Any) -> None:
         for key, value in (('output_cls_token', output_cls_token), ('out_origin', out_origin)):
@@ -104,20 +120,6 @@ class LocalViTMixin(LocalBackbone):
     def layout(self) -> Patches:
         """With a class token or without."""
         return ClassToken() if self.with_cls_token else Patches()
-
-    def units(self) -> list[Unit]:
-        channels, stride = self.pos_embed.shape[-1], self.patch_size
-        last = len(self.layers) - 1
-        return [
-            Unit(
-                (0, index),
-                ViTUnit(layer, self.layout, self.norm1 if self.final_norm and index == last else None),
-                channels,
-                stride,
-                self.output_after(index, last=True),
-            )
-            for index, layer in enumerate(self.layers)
-        ]
 
     def stem_parts(self) -> 'list[nn.Module | nn.Parameter]':
         norm = [self.pre_ln] if self.pre_norm else []
@@ -140,31 +142,17 @@ class LocalViTMixin(LocalBackbone):
         return self.layout.to_map(x).contiguous()
 
 
-class LocalClassifierViTMixin(LocalBackbone):
+class LocalClassifierViTMixin(_Layers):
     """MMPretrain's Vision Transformer: its units are its layers, ``(0, 0)``, ``(0, 1)``, ...
 
     Patch embedding, class token, position embedding and the norm before the layers are the stem; the final norm belongs
     to the last layer. Local heads see the map of the patches, or the class token (``auxiliary.class_token``).
     """
 
-    transformer = True
-
     @property
     def layout(self) -> Patches:
         """With a class token or without."""
         return ClassToken() if self.cls_token is not None else Patches()
-
-    def units(self) -> list[Unit]:
-        last = len(self.layers) - 1
-        return [
-            Unit(
-                (0, index),
-                ViTUnit(layer, self.layout, self.ln1 if self.final_norm and index == last else None),
-                *self.stem_geometry(),
-                self.output_after(index, last=True),
-            )
-            for index, layer in enumerate(self.layers)
-        ]
 
     def stages_before(self, cut: Cut) -> int:
         """Upstream counts layers."""
