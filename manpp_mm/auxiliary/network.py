@@ -202,7 +202,12 @@ class AuxiliaryNetwork(BaseModule):
         config['in_channels'] = in_channels
         self.complete_head(config, head_type, strides, norm_cfg)
         # Under another default scope the head would not find its own coders and losses.
-        return self.registry.build(_unscoped(config) | {'_scope_': self.registry.scope})
+        try:
+            return self.registry.build(_unscoped(config) | {'_scope_': self.registry.scope})
+        except (AssertionError, TypeError) as error:
+            raise ValueError(
+                f'auxiliary.head: {head_type.__name__} cannot be built from {sorted(config.keys() - {"type"})}: {error}'
+            ) from error
 
     def complete_head(
         self, config: dict[str, Any], head_type: type, strides: list[int], norm_cfg: Mapping | None
@@ -287,12 +292,15 @@ def _weighted(name: str, value: Any, weight: float) -> Any:
 
 
 def _build_projection(config: Mapping, in_channels: int, stride: int) -> tuple[nn.Module, int, int]:
+    if not isinstance(config, Mapping):
+        raise ValueError(f'auxiliary.projection: {config!r} must be a dict(out_channels=...), or a list of them')
     config = _unscoped(dict(kernel_size=1, act_cfg=None) | dict(config))
     if 'out_channels' not in config:
         raise ValueError('auxiliary.projection needs out_channels, the number of channels that the head sees')
+    for key in ('out_channels', 'kernel_size', 'stride'):
+        if not isinstance(config.get(key, 1), int):
+            raise ValueError(f'auxiliary.projection.{key}={config[key]!r} must be one integer')
     config['padding'] = config.get('padding', config['kernel_size'] // 2)
-    if not isinstance(config.get('stride', 1), int):
-        raise ValueError(f'auxiliary.projection.stride={config["stride"]!r} must be one integer')
     return ConvModule(in_channels, **config), config['out_channels'], stride * config.get('stride', 1)
 
 

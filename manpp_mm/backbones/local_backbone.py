@@ -102,8 +102,8 @@ class LocalBackbone(TrunkState, Trunk):
         trains = [_trains([unit.module]) for unit in units]
         trains[0] = trains[0] or self._stem_trains
         per_stage = [sum(unit.cut[0] == stage for unit in units) for stage in range(units[-1].cut[0] + 1)]
-        own = [STEM] if self.stem_is_block else []
-        self.cuts = own + partition(per_stage, trains[len(own) :], local_blocks, cuts and cuts[len(own) :])
+        stem = [STEM] if self.stem_is_block else []
+        self.cuts = partition(per_stage, trains, local_blocks, cuts, before=stem)
         self._idle_units = trains.index(True)
         self.trained_units = [unit.cut for unit in units[self._idle_units :]]
         """The units ``(stage, index)`` from the first that trains on, each but the last a place for a cut."""

@@ -11,11 +11,13 @@ from mmpretrain.datasets import BaseDataset
 class MosaicDataset(BaseDataset):
     """Small images of one size, those of each class laid side by side in one picture ``{split}_{class}.EXT``.
 
-    All of them stay in memory. Rows are read from left to right, the topmost first.
+    All of them stay in memory. Rows are read from left to right, the topmost first. Every tile is an image: if the
+    last row is not full, ``per_class`` leaves out its blank tiles.
 
     Args:
         data_root: The folder of the pictures.
-        split: The first part of their names, ``'train'`` say.
+        split: The first part of their names, ``'train'`` say. Without ``classes`` no other split's name may begin with
+            it and an underscore.
         tile: Height and width of an image in pixels.
         per_class: How many images of each class, the first ones; None takes all.
         kwargs: MMPretrain's ``BaseDataset``'s, ``pipeline`` and ``metainfo`` with ``classes``, the names in order; None

@@ -12,6 +12,7 @@ def partition(
     trainable: Sequence[bool],
     local_blocks: int | None = None,
     cuts: Sequence[Sequence[int]] | None = None,
+    before: Sequence[Cut] = (),
 ) -> list[Cut]:
     """Choose the cuts that divide a backbone into local blocks.
 
@@ -21,6 +22,7 @@ def partition(
         local_blocks: K, the number of local blocks that train. Cuts lie at stage ends where K fits them, otherwise
             the trainable units are divided evenly. A leading part with nothing to train joins the first block.
         cuts: Explicit cuts ``[(stage, unit), ...]`` in ascending order.
+        before: Units before the first stage, a stem that is a block of its own; ``trainable`` begins with them.
 
     Returns:
         The K - 1 cuts in ascending order.
@@ -36,7 +38,7 @@ def partition(
             'cuts=[(1, 3), (2, 5)] for cuts after unit 3 of stage 1 and unit 5 of stage 2. A config that inherits the '
             'other one sets it to None.'
         )
-    units = [(stage, unit) for stage, count in enumerate(units_per_stage) for unit in range(count)]
+    units = [*before, *((stage, unit) for stage, count in enumerate(units_per_stage) for unit in range(count))]
     if True not in trainable:
         raise ValueError('nothing in the backbone trains (frozen_stages): there is no block to train locally')
     first = list(trainable).index(True)

@@ -8,7 +8,14 @@ import pytest
 import torch
 from helpers import with_swin
 from processes import execute, free_port
-from runners import HOOKS, assert_same_state, coco_runner_config, naive_training, segmentation_runner_config
+from runners import (
+    HOOKS,
+    assert_same_state,
+    classification_runner_config,
+    coco_runner_config,
+    naive_training,
+    segmentation_runner_config,
+)
 
 TOLERANCE = 1e-3
 """Relative to what training moved each tensor, float32; BatchNorm over one image makes much of rounding."""
@@ -125,6 +132,18 @@ def test_images_without_objects_on_one_rank(tmp_path):
     objects = [[len(b['data_samples'][0].gt_instances) for b in record['batches']] for record in records]
     assert objects == [[0] * 4, [1] * 4]
     check(config, records)
+
+
+@pytest.mark.slow
+def test_a_classifier_with_its_stem_as_a_block(tmp_path):
+    pytest.importorskip('mmpretrain')
+    config = classification_runner_config(tmp_path)
+    config.train_dataloader.batch_size = 4
+    # A bias that BatchNorm takes away again has no gradient but rounding.
+    auxiliary = config.model.backbone.auxiliary
+    auxiliary.update(projection=dict(out_channels=8, norm_cfg=dict(type='BN'), act_cfg=dict(type='ReLU')))
+    auxiliary.head.norm_cfg = None
+    check(config, train(config, tmp_path))
 
 
 @pytest.mark.slow

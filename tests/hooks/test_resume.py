@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 from mmengine.hooks import Hook
-from runners import HOOKS, coco_runner_config, renamed, runner
+from runners import HOOKS, classification_runner_config, coco_runner_config, renamed, runner
 
 import manpp_mm.hooks.atomic_checkpoint_hook as atomic
 from manpp_mm.checkpoint_file import check_whole
@@ -83,6 +83,25 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(tmp_path, loop, workers, p
     assert any('momentum_buffer' in name for name in expected)
     # Of an epoch that was cut short nothing counts.
     found = train_in_two_parts(loop_config(tmp_path / 'parts', loop, workers, [REPRODUCIBLE], persistent), 3)
+    assert found.keys() == expected.keys()
+    assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
+
+
+def test_a_classifier_goes_on_as_if_it_had_never_stopped(tmp_path):
+    pytest.importorskip('mmpretrain')
+
+    def config(root):
+        made = classification_runner_config(root)
+        made.custom_hooks = [*HOOKS, REPRODUCIBLE]
+        made.train_dataloader.dataset.pipeline.insert(0, dict(type='RandomFlip', prob=0.5))
+        made.default_hooks.checkpoint = dict(type='AtomicCheckpointHook', interval=1)
+        return made
+
+    whole = runner(config(tmp_path / 'whole'))
+    whole.train()
+    expected = final_state(whole)
+    assert any('momentum' in name and 'branches' in name for name in expected)
+    found = train_in_two_parts(config(tmp_path / 'parts'), whole.max_iters // 2 + 1)
     assert found.keys() == expected.keys()
     assert [name for name, value in expected.items() if not torch.equal(found[name], value)] == []
 

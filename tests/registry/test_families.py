@@ -367,6 +367,19 @@ def test_a_class_token_stays_beside_its_patches():
     assert torch.equal(pooled[:, 1:], expected.flatten(2).transpose(1, 2))
 
 
+def test_a_class_token_learns_from_mixed_labels():
+    config = config_of('ViT, classifier')
+    smooth = dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='classy_vision')
+    config.model.backbone.auxiliary.head.loss = config.model.head.loss = smooth
+    config.model.data_preprocessor.update(batch_augments=dict(augments=[dict(type='Mixup', alpha=0.8)]))
+    model = build(config).double()
+    torch.manual_seed(1)
+    data = drawn_for(model, 'mmpretrain')
+    scores = torch.stack([sample.gt_score for sample in data['data_samples']])
+    assert ((scores > 0) & (scores < 1)).any()
+    assert check_parity(model, data)
+
+
 @pytest.mark.parametrize(
     ('name', 'options', 'message'),
     [
