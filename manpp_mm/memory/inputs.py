@@ -103,9 +103,18 @@ def _cropped(kind: str, transform: Mapping, size: Size | None, height_first: boo
         crop = (crop[1], crop[1])
     elif kind == 'RandomCrop' and not height_first:
         crop = crop[::-1]  # MMDetection's is width, height
-    limits = size is not None and kind == 'RandomCrop'
+    limits = size is not None and kind == 'RandomCrop' and not transform.get('pad_if_needed')
+    if limits and transform.get('padding'):  # MMPretrain's
+        size = _padded(size, transform['padding'])
     found = tuple(map(min, crop, size)) if limits else tuple(crop)
     return _Turnable(found) if limits and isinstance(size, _Turnable) and found[0] < found[1] else found
+
+
+def _padded(size: Size, padding: 'int | Sequence[int]') -> Size:
+    """With pixels at each border: one number, (left and right, top and bottom) or (left, top, right, bottom)."""
+    row = (padding,) * 2 if isinstance(padding, int) else tuple(padding)
+    left, top, right, bottom = row * 2 if len(row) == 2 else row
+    return type(size)((size[0] + top + bottom, size[1] + left + right))
 
 
 def _resized(transform: Mapping, size: Size | None) -> Size | None:

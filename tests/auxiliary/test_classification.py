@@ -11,7 +11,10 @@ STACKED = dict(type='StackedLinearClsHead', num_classes=4, mid_channels=[16])
 @pytest.mark.parametrize(
     ('auxiliary', 'message'),
     [
-        (dict(head=dict(type='StackedLinearClsHead', num_classes=4)), 'auxiliary.head: StackedLinearClsHead .*mid_chan'),
+        (
+            dict(head=dict(type='StackedLinearClsHead', num_classes=4)),
+            'auxiliary.head: StackedLinearClsHead .*mid_chan',
+        ),
         (dict(head=dict(type='ClsHead')), "auxiliary.head: ClsHead cannot be built from .'in_channels'.: "),
         (dict(head=dict(type='LinearClsHead')), 'auxiliary.head needs num_classes'),
         (dict(head=STACKED, class_token=True), 'the backbone has no class token'),

@@ -1,7 +1,7 @@
 """The images that a config trains on, read from its pipeline."""
 
 import pytest
-from helpers import detector_config, segmentor_config, upstream
+from helpers import classifier_config, detector_config, segmentor_config, upstream
 from mmengine.config import Config
 
 from manpp_mm.memory.inputs import training_input
@@ -63,6 +63,24 @@ def with_pipeline(*transforms: dict) -> Config:
 )
 def test_of_transforms(transforms, expected):
     assert training_input(with_pipeline(*transforms)) == (2, expected)
+
+
+@pytest.mark.parametrize(
+    ('options', 'expected'),
+    [
+        ({}, (28, 28)),
+        (dict(padding=2), (32, 32)),
+        (dict(padding=(0, 2)), (32, 28)),
+        (dict(padding=(1, 0, 2, 3)), (31, 31)),
+        (dict(pad_if_needed=True), (32, 32)),
+    ],
+)
+def test_of_a_classifiers_padded_crop(options, expected):
+    pytest.importorskip('mmpretrain')
+    config = classifier_config()
+    crop = dict(type='RandomCrop', crop_size=32) | options
+    config.train_dataloader.dataset.pipeline = [dict(type='Resize', scale=28), crop]
+    assert training_input(config)[1] == expected
 
 
 @pytest.mark.parametrize(
