@@ -22,5 +22,5 @@ optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)
 env_cfg = dict(cudnn_benchmark=False)
 
 train_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root))
-val_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root))
-test_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root))
+val_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root, pipeline=_base_.cityscapes_test_pipeline))
+test_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root, pipeline=_base_.cityscapes_test_pipeline))

@@ -16,5 +16,5 @@ auto_scale_lr = dict(enable=False, base_batch_size=8)
 env_cfg = dict(cudnn_benchmark=False)
 
 train_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root, pipeline=_base_.cityscapes_train_pipeline))
-val_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root))
-test_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root))
+val_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root, pipeline=_base_.cityscapes_test_pipeline))
+test_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root, pipeline=_base_.cityscapes_test_pipeline))

@@ -20,5 +20,5 @@ env_cfg = dict(cudnn_benchmark=False)
 pipeline = _base_.cityscapes_train_pipeline
 pipeline[4]['crop_size'] = (1024, 1024)
 train_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root, pipeline=pipeline))
-val_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root))
-test_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root))
+val_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root, pipeline=_base_.cityscapes_test_pipeline))
+test_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root, pipeline=_base_.cityscapes_test_pipeline))

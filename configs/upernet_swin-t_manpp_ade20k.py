@@ -19,5 +19,5 @@ auto_scale_lr = dict(enable=False, base_batch_size=16)
 env_cfg = dict(cudnn_benchmark=False)
 
 train_dataloader = dict(dataset=dict(data_root=_base_.ade20k_root, pipeline=_base_.ade20k_train_pipeline))
-val_dataloader = dict(dataset=dict(data_root=_base_.ade20k_root))
-test_dataloader = dict(dataset=dict(data_root=_base_.ade20k_root))
+val_dataloader = dict(dataset=dict(data_root=_base_.ade20k_root, pipeline=_base_.ade20k_test_pipeline))
+test_dataloader = dict(dataset=dict(data_root=_base_.ade20k_root, pipeline=_base_.ade20k_test_pipeline))

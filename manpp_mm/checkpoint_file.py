@@ -119,14 +119,14 @@ def check_whole(path: str, work_dir: str, siblings: str = '*.pth') -> None:
     Raises:
         RuntimeError: It is not; the message names the newest good one of the others.
     """
-    fault = _fault(path)
+    fault = fault_of(path)
     if fault is None:
         return
     folders = {Path(path).expanduser().parent} if path else set()
     folders.add(Path(work_dir))
     others = [other for folder in folders for other in folder.glob(siblings) if str(other) != path]
     others.sort(key=lambda other: other.stat().st_mtime, reverse=True)
-    good = next((other for other in others if _fault(str(other)) is None), None)
+    good = next((other for other in others if fault_of(str(other)) is None), None)
     way = f'There is no other checkpoint in {", ".join(map(str, sorted(folders)))}; train without --resume.'
     if good is not None:
         way = f'The previous good one is {good}: resume from it (--resume {good}, or load_from in the config).'
@@ -134,7 +134,8 @@ def check_whole(path: str, work_dir: str, siblings: str = '*.pth') -> None:
     raise RuntimeError(f'{named} {fault} and cannot be resumed from. {way}')
 
 
-def _fault(path: str) -> str | None:
+def fault_of(path: str) -> str | None:
+    """What is wrong with a checkpoint file, for a message; None if it is whole."""
     if not path:
         return 'is empty'
     path = osp.expanduser(path)

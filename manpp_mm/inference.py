@@ -13,8 +13,8 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from .checkpoint_file import check_fits, read_checkpoint
+from .checks.files import innermost
 from .compat.config_prefix import read_config
-from .datasets.check_files import innermost
 from .memory.fit import keep_plan
 from .registered import kind_of
 
@@ -50,8 +50,8 @@ def predict(
     Raises:
         FileNotFoundError: Inputs, weights or config do not exist, or the folder holds no image.
         ValueError: The weights hold no config and none was given or do not fit it, the threshold lies outside [0, 1],
-            there is no GPU for a ``device`` that is one, files would overwrite each other, or an image cannot be read;
-            what was predicted before it is written.
+            there is no GPU for a ``device`` that is one, or files would overwrite each other; and after all the others
+            have been predicted, images that cannot be read.
     """
     images = find_images(Path(inputs))
     if not Path(weights).is_file():
@@ -65,11 +65,12 @@ def predict(
     out_dir = Path(out_dir)
     _check_names(images, out_dir, scope == 'mmseg')
     run = dict(mmseg=_segmentor, mmpretrain=_classifier).get(scope, _detector)(found, str(weights), device)
-    predictions = {}
+    predictions, odd = {}, []
     try:
         for image in images:
             if not _readable(image):
-                raise ValueError(f'{image} is not an image that OpenCV can read')
+                odd.append(image)
+                continue
             # By path: of an array MMLab's inferencers do not know that it is BGR.
             predictions[image.name], painted, labels = run(str(image), score_threshold)
             mmcv.imwrite(painted[..., ::-1], str(out_dir / 'vis' / image.name))
@@ -79,6 +80,8 @@ def predict(
     finally:
         out_dir.mkdir(parents=True, exist_ok=True)
         (out_dir / 'predictions.json').write_text(json.dumps(predictions, indent=1))
+    if odd:
+        raise ValueError(f'{len(odd)} of {len(images)} are no images that OpenCV can read: {", ".join(map(str, odd))}')
 
 
 def find_images(inputs: Path) -> list[Path]:

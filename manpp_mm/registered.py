@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.registry import HOOKS, METRICS, MODELS, TRANSFORMS, DefaultScope
+from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS, DefaultScope
 
 from .arguments import constructor_parameters
 
-_REGISTRIES = dict(model=MODELS, hook=HOOKS, transform=TRANSFORMS, metric=METRICS)
+_REGISTRIES = dict(model=MODELS, hook=HOOKS, transform=TRANSFORMS, metric=METRICS, dataset=DATASETS)
 
 
 def named_class(name: Any, kind: str, scope: str | None = None) -> type | None:
@@ -16,7 +16,7 @@ def named_class(name: Any, kind: str, scope: str | None = None) -> type | None:
     Args:
         name: A class, as MMEngine's Python configs hold it; its registered name, with or without its package's scope;
             or its import path.
-        kind: ``'model'``, ``'hook'``, ``'transform'`` or ``'metric'``.
+        kind: ``'model'``, ``'hook'``, ``'transform'``, ``'metric'`` or ``'dataset'``.
         scope: The config's ``default_scope``.
 
     Returns:

@@ -14,6 +14,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
+from manpp_mm.cli import errors
 from manpp_mm.compat.config_prefix import read_config
 from manpp_mm.memory import Measurement, TrainingStep, measure, peak_table, plot_modes, plot_sweep, table, variants
 from manpp_mm.mode import MODES, OFFLOADED, USUAL
@@ -43,6 +44,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--json', help='file for the figures')
     parser.add_argument('--plot', metavar='PNG', help='picture of the figures')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value ...')
+    errors.add_traceback_argument(parser)
     args = parser.parse_args()
     if args.repeats < 0 or min(*args.input, *(args.batch_sizes or [1])) < 1:
         parser.error('--repeats must be 0 or more, --input and --batch-sizes positive')
@@ -92,4 +94,4 @@ def as_json(images: int, size: list[int], found: dict[str, Measurement]) -> dict
 
 
 if __name__ == '__main__':
-    main()
+    errors.run(main)

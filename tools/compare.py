@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
+from manpp_mm.cli import errors
 from manpp_mm.comparison import KINDS, Cell, curves_plot, parse_variant, results_table, run_grid
 from manpp_mm.mode import END_TO_END, FROZEN
 
@@ -29,6 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--metric', help='validation metric; default: box AP, mIoU or top-1 accuracy')
     parser.add_argument('--jobs', type=int, default=1, help='runs side by side')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='config keys of every run: key=value ...')
+    errors.add_traceback_argument(parser)
     args = parser.parse_args()
     if not 0 < args.stretch < 1 or args.jobs < 1:
         parser.error('--stretch must lie between 0 and 1, --jobs must be 1 or more')
@@ -39,21 +41,18 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    try:
-        variants = [parse_variant(name) for name in args.variants]
-        results, failed = run_grid(
-            args.config,
-            [Cell(variant, seed) for seed in args.seeds for variant in variants],
-            args.out,
-            args.work_dir,
-            options=args.cfg_options,
-            metric=args.metric,
-            stretch=args.stretch,
-            jobs=args.jobs,
-            progress=lambda line: print(line, flush=True),
-        )
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    variants = [parse_variant(name) for name in args.variants]
+    results, failed = run_grid(
+        args.config,
+        [Cell(variant, seed) for seed in args.seeds for variant in variants],
+        args.out,
+        args.work_dir,
+        options=args.cfg_options,
+        metric=args.metric,
+        stretch=args.stretch,
+        jobs=args.jobs,
+        progress=lambda line: print(line, flush=True),
+    )
     if results:
         table = results_table(results)
         print(table)
@@ -64,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    errors.run(main)

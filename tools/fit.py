@@ -4,7 +4,6 @@ python tools/fit.py mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py --memory 4
 """
 
 import argparse
-import sys
 import warnings
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from mmengine.logging import MMLogger
 
 from manpp_mm import fit
 from manpp_mm.backbones import mode_of
-from manpp_mm.cli import arguments
+from manpp_mm.cli import arguments, errors
 from manpp_mm.compat.config_prefix import read_config
 from manpp_mm.memory.fit import PLAN, below_the_floor, budget_of, candidates, needs_plan
 from manpp_mm.memory.footprint import padded
@@ -41,6 +40,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--write', metavar='FILE', help='write the config that fits, a Python file')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value ...')
+    errors.add_traceback_argument(parser)
     args = parser.parse_args()
     if args.keep_cuts and (args.write or args.measure):
         parser.error('--keep-cuts plans nothing that could be written or measured')
@@ -59,25 +59,22 @@ def main() -> None:
     args = parse_args()
     MMLogger.get_instance('mmengine', log_level='WARNING')
     warnings.simplefilter('ignore')  # of the models, which are only probed here
-    try:
-        config = read_config(args.config)
-        config.merge_from_dict(args.cfg_options or {})
-        if args.amp:
-            arguments.enable_amp(config)
-        if (args.write or args.measure) and not (args.memory or args.method or needs_plan(config)):
-            raise ValueError('--write and --measure take the config that fits: give --memory or --method')
-        if not (args.write or args.measure):
-            show(config, args)
-            return
-        fitted = fit(config, args.memory, args.method, args.input, args.batch_size)
-        print('\n'.join(fitted[PLAN].report))
-        if args.measure:
-            print(measured(fitted))
-        if args.write:
-            fitted.dump(args.write)
-            print(f'written to {args.write}')
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    config = read_config(args.config)
+    config.merge_from_dict(args.cfg_options or {})
+    if args.amp:
+        arguments.enable_amp(config)
+    if (args.write or args.measure) and not (args.memory or args.method or needs_plan(config)):
+        raise ValueError('--write and --measure take the config that fits: give --memory or --method')
+    if not (args.write or args.measure):
+        show(config, args)
+        return
+    fitted = fit(config, args.memory, args.method, args.input, args.batch_size)
+    print('\n'.join(fitted[PLAN].report))
+    if args.measure:
+        print(measured(fitted))
+    if args.write:
+        fitted.dump(args.write)
+        print(f'written to {args.write}')
 
 
 def measured(config: Config) -> str:
@@ -124,4 +121,4 @@ def show(config: Config, args: argparse.Namespace) -> None:
 
 
 if __name__ == '__main__':
-    main()
+    errors.run(main)

@@ -4,9 +4,9 @@ python tools/image_demo.py data/demo/val2017 work_dirs/demo/epoch_9.pth --out-di
 """
 
 import argparse
-import sys
 from collections import Counter
 
+from manpp_mm.cli import errors
 from manpp_mm.inference import predict
 
 
@@ -18,6 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out-dir', default='outputs', help='folder for vis/, label_maps/ and predictions.json')
     parser.add_argument('--score-threshold', type=float, default=0.3, help='least score of a detection')
     parser.add_argument('--device', help='default: a GPU if there is one')
+    errors.add_traceback_argument(parser)
     return parser.parse_args()
 
 
@@ -32,14 +33,11 @@ def describe(prediction: 'list | dict') -> str:
 
 def main() -> None:
     args = parse_args()
-    try:
-        for image, prediction in predict(
-            args.inputs, args.weights, args.out_dir, args.config, args.score_threshold, args.device
-        ):
-            print(f'{image.name}: {describe(prediction)}', flush=True)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    for image, prediction in predict(
+        args.inputs, args.weights, args.out_dir, args.config, args.score_threshold, args.device
+    ):
+        print(f'{image.name}: {describe(prediction)}', flush=True)
 
 
 if __name__ == '__main__':
-    main()
+    errors.run(main)

@@ -4,8 +4,8 @@ python tools/publish_model.py work_dirs/faster_rcnn_r50_manpp_coco/epoch_12.pth 
 """
 
 import argparse
-import sys
 
+from manpp_mm.cli import errors
 from manpp_mm.publish import publish
 
 
@@ -14,16 +14,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('source', metavar='IN', help='checkpoint of a training, block-local or not')
     parser.add_argument('target', metavar='OUT', help='file to write; NAME.pth becomes NAME-HASH.pth')
     parser.add_argument('--raw', action='store_true', help='with EMAHook the weights before averaging')
+    errors.add_traceback_argument(parser)
     return parser.parse_args()
 
 
 def main() -> None:
     args = parse_args()
-    try:
-        print(publish(args.source, args.target, args.raw))
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    print(publish(args.source, args.target, args.raw))
 
 
 if __name__ == '__main__':
-    main()
+    errors.run(main)

@@ -4,14 +4,12 @@ python tools/test.py configs/faster_rcnn_r50_manpp_coco.py work_dirs/faster_rcnn
 """
 
 import argparse
-import sys
 
 from mmengine.config import Config
 
 from manpp_mm.checkpoint_file import check_checkpoint_file, check_fits
-from manpp_mm.cli import arguments
+from manpp_mm.cli import arguments, checking, errors
 from manpp_mm.cli import runner as running
-from manpp_mm.datasets.check_files import check_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,15 +21,17 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', help='folder for painted images')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows an image')
     parser.add_argument('--tta', action='store_true', help='test with augmentation')
+    arguments.add_check_argument(parser)
     arguments.add_common_arguments(parser)
     return parser.parse_args()
 
 
-def prepared(args: argparse.Namespace) -> Config:
-    """The config as it is to be tested."""
+def prepared(args: argparse.Namespace) -> tuple[Config, list[str]]:
+    """The config as it is to be tested, and warnings."""
     check_checkpoint_file(args.checkpoint, 'checkpoint')
     config = arguments.load_config(args)
     config.load_from = args.checkpoint
+    warnings = [] if args.no_check else checking.before_testing(config)
     config, _ = running.prepare(config, args.checkpoint)
     if args.show or args.show_dir:
         arguments.enable_painting(config, args.show, args.show_dir, args.wait_time)
@@ -39,20 +39,18 @@ def prepared(args: argparse.Namespace) -> Config:
         arguments.enable_tta(config)
     if args.out is not None:
         arguments.enable_output(config, args.out)
-    check_data(config, 'test')
-    return config
+    return config, warnings
 
 
 def main() -> None:
     args = parse_args()
-    try:
-        config = prepared(args)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    config, warnings = prepared(args)
     runner = running.build_runner(config)
+    for warning in warnings:
+        runner.logger.warning(warning)
     check_fits(runner.model, args.checkpoint)
     runner.test()
 
 
 if __name__ == '__main__':
-    main()
+    errors.run(main)

@@ -5,14 +5,13 @@ python tools/train.py configs/faster_rcnn_r50_manpp_coco.py
 """
 
 import argparse
-import sys
 
 from mmengine.config import Config
 
 from manpp_mm.checkpoint_file import check_checkpoint_file
-from manpp_mm.cli import arguments
+from manpp_mm.checks.files import check_crop
+from manpp_mm.cli import arguments, checking, errors
 from manpp_mm.cli import runner as running
-from manpp_mm.datasets.check_files import check_crop, check_data
 from manpp_mm.memory.fit import check_request
 
 
@@ -28,13 +27,14 @@ def parse_args() -> argparse.Namespace:
         metavar='CHECKPOINT',
         help='resume from a checkpoint; without a path from the latest one in the work folder',
     )
+    arguments.add_check_argument(parser)
     arguments.add_fitting_arguments(parser)
     arguments.add_common_arguments(parser)
     return parser.parse_args()
 
 
-def prepared(args: argparse.Namespace) -> tuple[Config, str]:
-    """The config as it is to be trained, and what the log is to say of its memory."""
+def prepared(args: argparse.Namespace) -> tuple[Config, str, list[str]]:
+    """The config as it is to be trained, what the log is to say of its memory, and warnings."""
     config = arguments.load_config(args)
     if args.amp:
         arguments.enable_amp(config)
@@ -45,23 +45,21 @@ def prepared(args: argparse.Namespace) -> tuple[Config, str]:
     if args.resume is not None:
         arguments.enable_resume(config, args.resume)
     check_checkpoint_file(config.get('load_from'), '--resume' if config.get('resume') else 'load_from')
-    check_data(config, 'train', 'val')
-    check_crop(config)
     resumed = running.checkpoint_to_resume(config)
-    return running.prepare(config, resumed, predict=True, memory=args.memory, method=args.method)
+    warnings = [] if args.no_check else checking.before_training(config, resumed)
+    check_crop(config)
+    return *running.prepare(config, resumed, predict=True, memory=args.memory, method=args.method), warnings
 
 
 def main() -> None:
-    args = parse_args()
-    try:
-        config, words = prepared(args)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    config, words, warnings = prepared(parse_args())
     runner = running.build_runner(config)
     if words:
         runner.logger.info(words)
-    runner.train()
+    for warning in warnings:
+        runner.logger.warning(warning)
+    running.train(runner)
 
 
 if __name__ == '__main__':
-    main()
+    errors.run(main)

@@ -52,6 +52,7 @@ test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=scale),
     dict(type='LoadAnnotations'),
+    dict(type='CheckLabels', num_classes=6),
     dict(type='PackSegInputs'),
 ]
 demo_dataset = dict(

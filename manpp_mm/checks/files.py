@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from mmengine.fileio import load
 from mmengine.logging import print_log
 
 _ROOTS = {
@@ -29,14 +28,12 @@ def check_data(config: Config, *splits: str) -> None:
         splits: Some of ``'train'``, ``'val'``, ``'test'``.
 
     Raises:
-        ValueError: A COCO file has no category of a name in ``metainfo.classes``.
         FileNotFoundError: An annotation file or a classifier's data are missing, or an image or label folder is missing
             or holds no file of the data set's suffix; the message names the config key and the way out.
     """
     for split in splits:
         key = f'{split}_dataloader.dataset'
-        loader = config.get(f'{split}_dataloader')
-        for dataset in _datasets(loader.get('dataset') if loader else None):
+        for dataset in datasets_of(config, split):
             root = dataset.get('data_root') or ''
             prefix = dataset.get('data_prefix') or {}
             places = {'ann_file': dataset.get('ann_file') or ''}
@@ -62,14 +59,12 @@ def check_data(config: Config, *splits: str) -> None:
                     f'{path} {fault} ({key}.{name}). Lay the data out as data/README.md says, then '
                     f'{way_to_data(config, root)}set {keys} in the config'
                 )
-            _check_categories(dataset, key)
 
 
 def check_crop(config: Config) -> None:
     """Warn where a segmentor pads its crops: padding costs as much as image and enters BatchNorm's statistics."""
     size = config.model.get('data_preprocessor', {}).get('size')
-    loader = config.get('train_dataloader')
-    for dataset in _datasets(loader.get('dataset') if loader else None):
+    for dataset in datasets_of(config, 'train'):
         for transform in dataset.get('pipeline') or []:
             crop = transform.get('crop_size')
             crop = (crop, crop) if isinstance(crop, int) else crop
@@ -82,26 +77,17 @@ def check_crop(config: Config) -> None:
                 )
 
 
+def datasets_of(config: Config, split: str) -> Iterator[ConfigDict]:
+    """The data sets of a split, inside their wrappers."""
+    loader = config.get(f'{split}_dataloader')
+    yield from _datasets(loader.get('dataset') if loader else None)
+
+
 def innermost(dataset: ConfigDict) -> ConfigDict:
     """The data set inside wrappers of one (RepeatDataset)."""
     while 'dataset' in dataset:
         dataset = dataset['dataset']
     return dataset
-
-
-def _check_categories(dataset: ConfigDict, key: str) -> None:
-    """MMDetection drops classes that an annotation file lacks, without a word."""
-    classes = (dataset.get('metainfo') or {}).get('classes')
-    if dataset.get('type') != 'CocoDataset' or not classes or not dataset.get('ann_file'):
-        return
-    path = osp.join(dataset.get('data_root') or '', dataset.ann_file)
-    names = [category['name'] for category in load(path)['categories']]
-    lacking = [name for name in classes if name not in names]
-    if lacking:
-        raise ValueError(
-            f'{path} has no category {", ".join(map(repr, lacking))} ({key}.metainfo.classes); it has '
-            f'{", ".join(map(repr, names[:10]))}{", ..." if len(names) > 10 else ""}'
-        )
 
 
 def way_to_data(config: Config, root: str | None = None) -> str:

@@ -8,11 +8,13 @@ from copy import deepcopy
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 
+from ..checks.config_keys import check_options
+from ..checks.files import innermost, way_to_data
 from ..compat.config_prefix import read_config
-from ..datasets.check_files import innermost, way_to_data
 from ..memory.budget import budget_bytes
 from ..memory.inputs import in_mixed_precision
 from ..methods import METHODS
+from .errors import add_traceback_argument
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +27,14 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         help='override config keys: key=value; a list as key="[a,b]" or key=a,b, without white space',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    add_traceback_argument(parser)
     # torch.distributed.launch and mim pass one or the other.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_check_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--no-check``."""
+    parser.add_argument('--no-check', action='store_true', help='do not look at data and annotations before the start')
 
 
 def add_fitting_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +62,7 @@ def load_config(args: argparse.Namespace) -> Config:
     """Read the config and apply the common flags.
 
     Raises:
-        ValueError: ``--cfg-options data_root=...``, which would change nothing.
+        ValueError: ``--cfg-options data_root=...`` or another key that nothing reads.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     options = args.cfg_options or {}
@@ -64,6 +72,7 @@ def load_config(args: argparse.Namespace) -> Config:
             '--cfg-options data_root=... changes nothing: the paths are expanded when the config is read. Instead '
             f'{way_to_data(config)}set data_root of each *_dataloader.dataset and the paths of the evaluators'
         )
+    check_options(config, options)
     config.merge_from_dict(options)
     config.launcher = args.launcher
     if args.work_dir is not None:

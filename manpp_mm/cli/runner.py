@@ -4,6 +4,7 @@ import atexit
 import os
 import time
 from datetime import timedelta
+from urllib.error import URLError
 
 import torch
 import torch.distributed as dist
@@ -13,7 +14,9 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from ..backbones import local_class
+from ..checks.weights import not_fetched
 from ..compat.mmpretrain import complete_loaders
+from ..hooks.resumed_iteration_hook import ResumedIterationHook
 from ..memory.fit import PLAN, apply_plan, fit, keep_plan, needs_plan, predicted_peak, report_of
 
 _PLANNING_SECONDS = 3600
@@ -137,6 +140,19 @@ def build_runner(config: Config) -> Runner:
     """Build the Runner."""
     complete_loaders(config)
     return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+
+
+def train(runner: Runner) -> None:
+    """Train.
+
+    Raises:
+        ValueError: Weights could not be fetched; the message names their config key.
+    """
+    runner.register_hook(ResumedIterationHook())
+    try:
+        runner.train()
+    except URLError as error:
+        raise ValueError(not_fetched(runner.cfg, error)) from error
 
 
 def _leave_process_group() -> None:

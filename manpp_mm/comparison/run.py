@@ -14,8 +14,8 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from ..checks.files import check_data
 from ..compat.mmpretrain import complete_loaders
-from ..datasets.check_files import check_data
 from ..memory.footprint import footprint, padded
 from ..memory.inputs import training_input
 

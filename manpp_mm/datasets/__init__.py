@@ -1,1 +1,1 @@
-"""Checks of what the loaders read. ``check_labels`` needs mmseg."""
+"""Data sets and transforms. ``check_labels`` needs mmseg, ``mosaics`` mmpretrain."""

@@ -5,7 +5,7 @@ from mmcv.transforms import BaseTransform
 
 
 class CheckLabels(BaseTransform):
-    """Check a label map's size and values; place it right after ``LoadAnnotations``.
+    """Check a label map's size and values; place it right after ``LoadAnnotations``, in training and validation.
 
     A label map that is larger than its image would be cropped elsewhere than the image, silently. A label outside the
     class range is a device-side assertion on a GPU, far from its cause.
@@ -26,15 +26,21 @@ class CheckLabels(BaseTransform):
         self.ignore_index = ignore_index
 
     def transform(self, results: dict) -> dict:
-        """Return ``results`` as they are; ``gt_seg_map`` (H, W) has the size of ``img`` (H, W, 3)."""
+        """Return ``results`` as they are; ``gt_seg_map`` (H, W) has the size of the image as it was loaded."""
         if 'gt_seg_map' not in results:  # an inferencer loads no label map
             return results
         labels = results['gt_seg_map']
         path = results['seg_map_path']
-        if labels.shape != results['img'].shape[:2]:
+        if labels.ndim != 2:
+            raise ValueError(
+                f'{path} is a picture with {labels.shape[-1]} colour channels; a label map has one, with the class of '
+                'each pixel: 0, 1, 2, ... (data/README.md)'
+            )
+        size = results['ori_shape']  # a test pipeline resizes the image alone
+        if labels.shape != tuple(size):
             raise ValueError(
                 f'{path} is {labels.shape[0]}x{labels.shape[1]} pixels (height x width), its image '
-                f'{results["img_path"]} is {results["img"].shape[0]}x{results["img"].shape[1]}'
+                f'{results["img_path"]} is {size[0]}x{size[1]}'
             )
         wrong = np.unique(labels[(labels >= self.num_classes) & (labels != self.ignore_index)])
         if len(wrong):

@@ -1,5 +1,6 @@
 """The checkpoint hook that survives being killed at any moment."""
 
+import errno
 import os
 import os.path as osp
 import re
@@ -21,7 +22,11 @@ class AtomicLocalBackend(LocalBackend):
     """Local files that are either there as a whole or not at all: written beside their place, then renamed."""
 
     def put(self, obj: bytes, filepath: 'str | Path') -> None:
-        """Write bytes to a file; its folder is made if it does not exist."""
+        """Write bytes to a file; its folder is made if it does not exist.
+
+        Raises:
+            OSError: The file cannot be written; a full disk is named with what is left.
+        """
         os.makedirs(osp.dirname(filepath) or '.', exist_ok=True)
         temporary = f'{filepath}.{os.getpid()}.tmp'
         try:
@@ -30,8 +35,13 @@ class AtomicLocalBackend(LocalBackend):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, filepath)
-        except BaseException:
+        except BaseException as error:
             Path(temporary).unlink(missing_ok=True)  # a full disk should not stay full
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise OSError(
+                    f'the disk is full: {filepath} could not be written. The checkpoints before it are whole: make '
+                    'room, and go on with --resume'
+                ) from error
             raise
 
     def put_text(self, obj: str, filepath: 'str | Path', encoding: str = 'utf-8') -> None:

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
-from manpp_mm.datasets import check_files
-from manpp_mm.datasets.check_files import check_crop, check_data
+from manpp_mm.checks import files as check_files
+from manpp_mm.checks.files import check_crop, check_data
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'deeplabv3_r50_manpp_cityscapes.py'
 

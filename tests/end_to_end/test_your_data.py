@@ -50,10 +50,13 @@ def test_a_detector_as_written(tmp_path):
         path.with_name(f'instances_{split}.json').write_text(content)
         path.unlink()
     (root / 'detector.py').write_text(DETECTOR)
-    first, small, test, publish, demo = of('cells')
-    assert [Path(words[1]).name for words in (first, small, test, publish, demo)] == [
-        'train.py', 'train.py', 'test.py', 'publish_model.py', 'image_demo.py'
+    check, first, small, test, publish, demo = of('cells')
+    assert [Path(words[1]).name for words in (check, first, small, test, publish, demo)] == [
+        'check_data.py', 'train.py', 'train.py', 'test.py', 'publish_model.py', 'image_demo.py'
     ]  # fmt: skip
+    output = run(tmp_path, check)
+    assert 'train_dataloader.dataset: 4 of 4 images, 4 of 4 boxes are used' in output
+    assert len(list((tmp_path / 'work_dirs/cells/checked').glob('*.jpg'))) == 4
     quick = [*QUICK, 'model.backbone.init_cfg=None']
     scale = ['train_dataloader.dataset.pipeline.2.scale=(64,64)', 'val_dataloader.dataset.pipeline.1.scale=(64,64)']
     output = run(tmp_path, [*first, '--cfg-options', *quick, *scale, 'train_cfg.max_epochs=1'])

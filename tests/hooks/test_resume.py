@@ -1,4 +1,5 @@
 import copy
+import errno
 import shutil
 
 import pytest
@@ -161,6 +162,26 @@ class TestAtomicCheckpointHook:
             backend.put_text('new', path)
         assert path.read_text() == 'old'
         assert [p.name for p in path.parent.iterdir()] == ['file']
+
+    def test_a_full_disk_is_named(self, tmp_path, monkeypatch):
+        config = loop_config(tmp_path, 'iteration', 0, [])
+        run = runner(config)
+        put = atomic.os.fsync
+        calls = []
+
+        def full_from_the_third(number: int) -> None:
+            calls.append(number)
+            if len(calls) > 4:  # a checkpoint and last_checkpoint, twice
+                raise OSError(errno.ENOSPC, 'No space left on device')
+            put(number)
+
+        monkeypatch.setattr(atomic.os, 'fsync', full_from_the_third)
+        message = r'the disk is full: .*iter_3.pth could not be written. The checkpoints before it are whole'
+        with pytest.raises(OSError, match=message):
+            run.train()
+        work = tmp_path / 'work'
+        assert sorted(p.name for p in work.glob('*.pth*')) == ['iter_1.pth', 'iter_2.pth']
+        assert (work / 'last_checkpoint').read_text() == str(work / 'iter_2.pth')
 
     def test_one_that_was_to_be_deleted_is_deleted_on_resume(self, tmp_path, monkeypatch):
         config = loop_config(tmp_path, 'iteration', 0, [])

@@ -1,0 +1,43 @@
+"""Do the heads of a model have the data set's classes?"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from .names import listed
+
+_OTHER_CLASSES = ('rpn_head', 'semantic_head')
+"""Heads that tell object from background, or have classes of their own."""
+
+
+def head_classes(model: Mapping[str, Any], prefix: str = 'model') -> Iterator[tuple[str, int]]:
+    """Config key and ``num_classes`` of each head that has to have the data set's classes."""
+    for name, value in model.items():
+        key = f'{prefix}.{name}'
+        entries = enumerate(value) if isinstance(value, Sequence) and not isinstance(value, str) else [(None, value)]
+        for index, entry in entries:
+            if not isinstance(entry, Mapping) or name in _OTHER_CLASSES:
+                continue
+            here = key if index is None else f'{key}.{index}'
+            if name.endswith('head') and isinstance(entry.get('num_classes'), int):
+                yield f'{here}.num_classes', entry['num_classes']
+            yield from head_classes(entry, here)
+
+
+def check_head_classes(model: Mapping[str, Any], classes: Sequence[str], key: str) -> None:
+    """Compare the heads of a model with the classes of a data set.
+
+    Args:
+        model: The model's config.
+        classes: The data set's classes.
+        key: The data set's config key.
+
+    Raises:
+        ValueError: A head has another number; the message names its key.
+    """
+    if 'language_model' in model:  # its heads compare with words
+        return
+    found = list(head_classes(model))
+    wrong = [(head, number) for head, number in found if number != len(classes)]
+    if wrong:
+        heads = listed(f'{head}={number}' for head, number in wrong)
+        raise ValueError(f'{heads}, but {key} has {len(classes)} classes: {listed(classes)}')

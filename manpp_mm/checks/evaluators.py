@@ -1,0 +1,124 @@
+"""Do evaluator and checkpoints look at what the validation gives?"""
+
+import os.path as osp
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mmengine.config import Config
+
+from ..registered import kind_of
+from .names import listed
+
+
+def metrics_of(config: Config, split: str) -> list[Mapping[str, Any]]:
+    """The metrics of a split's evaluator."""
+    evaluator = config.get(f'{split}_evaluator') or []
+    if isinstance(evaluator, Mapping) and 'metrics' in evaluator:
+        evaluator = evaluator['metrics']
+    return [evaluator] if isinstance(evaluator, Mapping) else list(evaluator)
+
+
+def check_evaluator_file(config: Config, split: str, ann_file: str, read: Callable[[str], Mapping[str, Any]]) -> None:
+    """Is the evaluator's COCO file the data set's, or one of the same images and categories?
+
+    Args:
+        config: The config.
+        split: ``'val'`` or ``'test'``.
+        ann_file: The data set's file.
+        read: Reads a COCO file.
+
+    Raises:
+        FileNotFoundError: The evaluator's file does not exist.
+        ValueError: It is another one.
+    """
+    for metric in metrics_of(config, split):
+        other = metric.get('ann_file')
+        if not isinstance(other, str) or '://' in other or osp.realpath(other) == osp.realpath(ann_file):
+            continue
+        key = f'{split}_evaluator.ann_file'
+        if not osp.isfile(other):
+            raise FileNotFoundError(f'{other} does not exist ({key}); the data set reads {ann_file}')
+        theirs, ours = read(other), read(ann_file)
+        for name in ('images', 'categories'):
+            ids = [{entry.get('id') for entry in file[name]} for file in (theirs, ours)]
+            if ids[0] != ids[1]:
+                raise ValueError(
+                    f'{key} is {other}, but {split}_dataloader.dataset reads {ann_file}, which has other {name}: set '
+                    'both alike'
+                )
+
+
+def check_save_best(config: Config) -> None:
+    """Is ``save_best`` a metric that the validation gives?
+
+    Raises:
+        ValueError: It is none, or nothing validates.
+    """
+    hook = (config.get('default_hooks') or {}).get('checkpoint') or {}
+    wanted = hook.get('save_best')
+    if not wanted:
+        return
+    key = 'default_hooks.checkpoint.save_best'
+    if not config.get('val_dataloader'):
+        raise ValueError(f'{key}={wanted!r}: nothing validates (val_dataloader is None)')
+    given = metric_names(config)
+    for name in [wanted] if isinstance(wanted, str) else wanted:
+        if name == 'auto' or given is None or name in given:
+            continue
+        near = [each for each in given if each.rpartition('/')[2] == name]
+        raise ValueError(
+            f'{key}={name!r}: the validation gives no such metric; it gives {listed(given, 20)}'
+            + (f'. Set {near[0]!r}' if near else '')
+        )
+
+
+def metric_names(config: Config) -> 'list[str] | None':
+    """What the validation gives; None if one of its metrics is not known here."""
+    found: list[str] = []
+    for metric in metrics_of(config, 'val'):
+        name = kind_of(metric)
+        names = _KNOWN[name](metric) if name in _KNOWN else None
+        if names is None:
+            return None
+        found += names
+    return found
+
+
+def _prefixed(metric: Mapping[str, Any], default: str, names: Sequence[str]) -> list[str]:
+    prefix = metric.get('prefix') or default
+    return [f'{prefix}/{name}' if prefix else name for name in names]
+
+
+def _coco(metric: Mapping[str, Any]) -> 'list[str] | None':
+    if metric.get('classwise'):
+        return None  # names of classes, too
+    kinds = metric.get('metric', 'bbox')
+    names = []
+    for kind in [kinds] if isinstance(kinds, str) else kinds:
+        if kind in ('proposal', 'proposal_fast'):
+            return None
+        items = metric.get('metric_items') or ['mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l']
+        names += [f'{kind}_{item}' for item in items]
+    return _prefixed(metric, 'coco', names)
+
+
+def _iou(metric: Mapping[str, Any]) -> list[str]:
+    kinds = metric.get('iou_metrics', ['mIoU'])
+    of = {'mIoU': ['mIoU', 'mAcc'], 'mDice': ['mDice', 'mAcc'], 'mFscore': ['mFscore', 'mPrecision', 'mRecall']}
+    names = [name for kind in ([kinds] if isinstance(kinds, str) else kinds) for name in of.get(kind, [kind])]
+    return _prefixed(metric, '', list(dict.fromkeys(['aAcc', *names])))
+
+
+def _accuracy(metric: Mapping[str, Any]) -> 'list[str] | None':
+    topk = metric.get('topk', (1,))
+    if metric.get('thrs', 0.0) != 0.0:
+        return None  # names of thresholds, too
+    return _prefixed(metric, 'accuracy', [f'top{k}' for k in ([topk] if isinstance(topk, int) else topk)])
+
+
+_KNOWN: dict[str, Callable[[Mapping[str, Any]], list[str] | None]] = {
+    'CocoMetric': _coco,
+    'IoUMetric': _iou,
+    'PresentClassIoUMetric': _iou,
+    'Accuracy': _accuracy,
+}

@@ -1,0 +1,147 @@
+"""Image files: are they there, can they be read, and are they turned?"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from math import prod
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from rich.progress import track
+
+MOST = 2000
+"""So many files of a set are read; of a larger one a sample, spread evenly."""
+
+_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """What an image file's header says.
+
+    Attributes:
+        path: The file.
+        stored: (width, height) as stored.
+        loaded: (width, height) as MMCV loads it, after its EXIF orientation.
+    """
+
+    path: str
+    stored: tuple[int, int]
+    loaded: tuple[int, int]
+
+
+def sample(row: Sequence, most: int = MOST) -> list:
+    """Entries spread evenly, the first and the last among them; all of a short row."""
+    if len(row) <= most:
+        return list(row)
+    return [row[index] for index in np.linspace(0, len(row) - 1, most).round().astype(int)]
+
+
+def check_exist(paths: Sequence[str], key: str) -> None:
+    """Look for image files.
+
+    Raises:
+        FileNotFoundError: One is not there; the message counts them.
+    """
+    looked_at = sample(paths)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        there = list(pool.map(os.path.isfile, looked_at))
+    if not all(there):
+        first = looked_at[there.index(False)]
+        of = f'{len(looked_at)} images' + (f' looked at of {len(paths)}' if len(looked_at) < len(paths) else '')
+        raise FileNotFoundError(f'{there.count(False)} of {of} do not exist ({key}), the first is {first}')
+
+
+def read_headers(paths: Sequence[str], what: str) -> list[ImageFile]:
+    """Read the headers of image files side by side.
+
+    Args:
+        paths: The files.
+        what: What they are, for the progress bar.
+
+    Raises:
+        ValueError: A file is empty or no image; the message names it.
+    """
+    return in_parallel(read_header, paths, what)
+
+
+def in_parallel(function: Callable, items: Sequence, what: str) -> list:
+    """Apply a function to items side by side, with a progress bar where there are many."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results: Iterable = pool.map(function, items)
+        if len(items) > 200:
+            results = track(results, description=what, total=len(items), transient=True)
+        return list(results)
+
+
+def read_header(path: str) -> ImageFile:
+    """Read the header of an image file.
+
+    Raises:
+        ValueError: The file is empty, or neither Pillow nor OpenCV knows it; the message names it.
+    """
+    if os.path.getsize(path) == 0:
+        raise ValueError(f'{path} is empty: fetch it again, or take it out of the annotations')
+    try:
+        with Image.open(path) as image:
+            stored = image.size
+            turned = image.getexif().get(_ORIENTATION) in _TURNED
+    except (UnidentifiedImageError, OSError) as error:
+        picture = cv2.imread(path)
+        if picture is None:
+            raise ValueError(f'{path} is not an image that can be read: {error}') from error
+        stored, turned = picture.shape[1::-1], False
+    return ImageFile(path, stored, stored[::-1] if turned else stored)
+
+
+def check_sizes(files: Iterable[tuple[ImageFile, tuple[int, int]]], path: str) -> 'str | None':
+    """Compare image files with the sizes that annotations give.
+
+    Args:
+        files: Each with the (width, height) that the annotations say.
+        path: The annotation file.
+
+    Returns:
+        A warning where sizes differ, without a quarter turn.
+
+    Raises:
+        ValueError: The annotations are for an image as it is stored, and it is loaded turned by its EXIF orientation.
+    """
+    differing = []
+    for file, said in files:
+        if tuple(said) == file.loaded:
+            continue
+        if tuple(said) == file.stored:
+            raise ValueError(
+                f'{file.path} has an EXIF orientation: {path} is for its {_words(file.stored)} pixels as stored, and '
+                f'it is loaded as {_words(file.loaded)}. Turn the boxes, or save the images without the EXIF '
+                "orientation, or set color_type='color_ignore_orientation' of every LoadImageFromFile"
+            )
+        differing.append((file, said))
+    if not differing:
+        return None
+    file, said = differing[0]
+    return (
+        f'{path}: {len(differing)} images have another size than it says, the first is {file.path}: '
+        f'{_words(file.loaded)} pixels, said {_words(said)}. Boxes outside of what it says are dropped'
+    )
+
+
+def describe_sizes(sizes: Sequence[tuple[int, int]]) -> str:
+    """The smallest, largest and commonest size of images, in a line."""
+    smallest, largest = min(sizes, key=prod), max(sizes, key=prod)
+    (common, number), *_ = Counter(sizes).most_common(1)
+    if smallest == largest == common:
+        return f'all {len(sizes)} images read are {_words(common)} pixels'
+    return (
+        f'images from {_words(smallest)} to {_words(largest)} pixels; {number} of the {len(sizes)} read are '
+        f'{_words(common)}'
+    )
+
+
+def _words(size: Sequence[int]) -> str:
+    return f'{size[0]}x{size[1]}'

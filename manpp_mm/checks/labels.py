@@ -1,0 +1,196 @@
+"""What the label maps of a segmentation data set hold."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from .images import in_parallel, read_header, sample
+from .names import listed
+
+IGNORED = 255
+"""The label that MMSegmentation leaves out of loss and metric unless a config says otherwise."""
+
+
+@dataclass
+class LabelCount:
+    """What is in label maps.
+
+    Attributes:
+        pairs: Images with their label maps.
+        read: How many label maps were read.
+        stored: Pixels by value, as the files have them.
+        trained: Pixels by label, after ``reduce_zero_label`` and the data set's ``label_map``.
+        first: For each label the first label map that holds it.
+        classes: The data set's classes.
+        sizes: (width, height) of each image.
+    """
+
+    pairs: int
+    read: int
+    stored: Counter = field(default_factory=Counter)
+    trained: Counter = field(default_factory=Counter)
+    first: dict[int, str] = field(default_factory=dict)
+    classes: Sequence[str] = ()
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+
+    def columns(self) -> tuple[str, ...]:
+        """Of a table."""
+        return ('label', 'class', 'pixels', 'share')
+
+    def rows(self) -> 'Iterable[tuple[str, ...]]':
+        """Of a table, one each label."""
+        for label in sorted({*self.trained, *range(len(self.classes))}):
+            number = self.trained[label]
+            yield str(label), _name(label, self.classes), str(number), f'{number / max(self.trained.total(), 1):.1%}'
+
+    def __str__(self) -> str:
+        read = '' if self.read == self.pairs else f', {self.read} of them read'
+        return f'{self.pairs} images with label maps{read}'
+
+
+def check_suffix(folder: 'str | Path', suffix: str, key: str) -> 'str | None':
+    """A warning that says how many images of a folder have another suffix than the data set reads."""
+    others = Counter(
+        path.suffix
+        for path in Path(folder).rglob('*')
+        if path.suffix.lower() in Image.registered_extensions() and not path.name.endswith(suffix)
+    )
+    if not others:
+        return None
+    used = sum(1 for _ in Path(folder).rglob(f'*{suffix}'))
+    listed_others = listed(f'{number} *{name}' for name, number in others.most_common())
+    return (
+        f'{folder}: {used} of {used + others.total()} images are used, those that end in {suffix!r} '
+        f'({key}.img_suffix); not used: {listed_others}'
+    )
+
+
+def check_pairs(pairs: Sequence[Mapping[str, Any]], key: str) -> None:
+    """Has every image its label map?
+
+    Args:
+        pairs: The data set's list, with ``img_path`` and ``seg_map_path``.
+        key: The data set's config key.
+
+    Raises:
+        FileNotFoundError: One has none; the message counts them.
+    """
+    lacking = [pair for pair in pairs if not Path(pair['seg_map_path']).is_file()]
+    if lacking:
+        raise FileNotFoundError(
+            f'{len(lacking)} of {len(pairs)} images have no label map, the first is {lacking[0]["img_path"]}: there is '
+            f'no {lacking[0]["seg_map_path"]} ({key}.seg_map_suffix)'
+        )
+
+
+def count_labels(pairs: Sequence[Mapping[str, Any]], reduce_zero_label: bool, key: str) -> LabelCount:
+    """Read label maps and compare their sizes with their images'.
+
+    Raises:
+        ValueError: A file cannot be read, has colours, or another size than its image.
+    """
+    looked_at = sample(pairs)
+    found = LabelCount(len(pairs), len(looked_at))
+    for pair, (size, values) in zip(looked_at, in_parallel(_read, looked_at, f'label maps of {key}'), strict=True):
+        found.sizes.append(size)
+        found.stored.update(values)
+        for value, number in values.items():
+            label = trained_label(value, reduce_zero_label, pair.get('label_map'))
+            found.trained[label] += number
+            found.first.setdefault(label, pair['seg_map_path'])
+    return found
+
+
+def trained_label(value: int, reduce_zero_label: bool, label_map: 'Mapping[int, int] | None' = None) -> int:
+    """The label that MMSegmentation's ``LoadAnnotations`` makes of a stored value."""
+    if reduce_zero_label:
+        value = IGNORED if value in (0, IGNORED) else value - 1
+    return (label_map or {}).get(value, value)
+
+
+def _read(pair: Mapping[str, Any]) -> tuple[tuple[int, int], dict[int, int]]:
+    """(width, height) of a pair, and its pixels by value."""
+    path = pair['seg_map_path']
+    image = read_header(pair['img_path'])
+    read_header(path)
+    try:
+        with Image.open(path) as picture:
+            labels = np.array(picture)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f'{path} is not a label map that can be read: {error}') from error
+    labels = labels.squeeze()
+    if labels.ndim != 2:
+        raise ValueError(
+            f'{path} is a picture with {labels.shape[-1]} colour channels; a label map has one, with the class of each '
+            'pixel: 0, 1, 2, ... (data/README.md)'
+        )
+    if labels.shape != image.loaded[::-1]:
+        width, height = image.loaded
+        raise ValueError(
+            f'{path} is {labels.shape[0]}x{labels.shape[1]} pixels (height x width), its image {image.path} is '
+            f'{height}x{width}'
+        )
+    values, counts = np.unique(labels.astype(int), return_counts=True)
+    if values[-1] > IGNORED:
+        raise ValueError(f'{path} holds the value {values[-1]}, and MMSegmentation reads labels as 8 bits')
+    return image.loaded, dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+def check_values(
+    found: LabelCount, classes: Sequence[str], reduce_zero_label: bool, ignore_index: int, key: str
+) -> list[str]:
+    """Compare labels with the classes.
+
+    Args:
+        found: What the label maps hold.
+        classes: The data set's classes.
+        reduce_zero_label: The data set's.
+        ignore_index: The decode head's.
+        key: The data set's config key.
+
+    Returns:
+        Warnings: labels moved by ``reduce_zero_label`` so that the last class is empty, classes that never occur.
+
+    Raises:
+        ValueError: A label is no class, or two classes are stored as 0 and 255.
+    """
+    number = len(classes)
+    if not reduce_zero_label and set(found.stored) == {0, ignore_index} and number > 1:
+        raise ValueError(
+            f'{key}: the label maps hold 0 and {ignore_index} alone, and {ignore_index} does not count '
+            f'(ignore_index): class 1 ({classes[1]}) never occurs. Store classes as 0 and 1'
+        )
+    wrong = sorted(label for label in found.trained if label >= number and label != ignore_index)
+    if wrong:
+        raise ValueError(
+            f'{key}: label maps hold {listed(wrong)}, but there are {number} classes (0 to {number - 1}) and '
+            f'{ignore_index} for pixels that do not count; {wrong[0]} is in {found.first[wrong[0]]}. Use train ids '
+            '(data/README.md), or set metainfo.classes'
+        )
+    if not set(found.trained) - {ignore_index}:
+        raise ValueError(f'{key}: every pixel of the label maps is {ignore_index}, which does not count')
+    absent = [name for label, name in enumerate(classes) if not found.trained[label]]
+    warnings = []
+    if reduce_zero_label and found.stored[0] and not found.trained[number - 1]:
+        became = listed(f'{value} -> {_named(trained_label(value, True), classes)}' for value in sorted(found.stored))
+        warnings.append(
+            f'{key}.reduce_zero_label=True moves every label: {became}; class {number - 1} ({classes[-1]}) never '
+            'occurs. Set it to False if 0 is a class'
+        )
+    elif absent:
+        of = '' if found.read == found.pairs else f' in {found.read} of {found.pairs} label maps'
+        warnings.append(f'{key}: {len(absent)} of {number} classes never occur{of}: {listed(absent)}')
+    return warnings
+
+
+def _name(label: int, classes: Sequence[str]) -> str:
+    return classes[label] if label < len(classes) else 'not counted'
+
+
+def _named(label: int, classes: Sequence[str]) -> str:
+    return f'{label} ({classes[label]})' if label < len(classes) else 'not counted'
