@@ -108,6 +108,23 @@ def check_fits(model: torch.nn.Module, checkpoint: str) -> None:
         )
 
 
+def check_load_from(model: torch.nn.Module, checkpoint: str) -> None:
+    """Does a checkpoint that a training starts from hold any weights of the model? MMEngine would go on without.
+
+    Raises:
+        ValueError: It holds none.
+    """
+    while hasattr(model, 'module'):  # DDP
+        model = model.module
+    found = read_checkpoint(checkpoint)
+    names = {name.removeprefix('module.') for name in found.get('state_dict', found)}
+    if not names & model.state_dict().keys():
+        raise ValueError(
+            f"{checkpoint} holds no weights of the config's model (load_from). For a backbone's file set "
+            "model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...)"
+        )
+
+
 def check_whole(path: str, work_dir: str, siblings: str = '*.pth') -> None:
     """Look whether a checkpoint is there and whole.
 

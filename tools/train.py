@@ -8,7 +8,7 @@ import argparse
 
 from mmengine.config import Config
 
-from manpp_mm.checkpoint_file import check_checkpoint_file
+from manpp_mm.checkpoint_file import check_checkpoint_file, check_load_from
 from manpp_mm.checks.files import check_crop
 from manpp_mm.cli import arguments, checking, errors
 from manpp_mm.cli import runner as running
@@ -52,8 +52,11 @@ def prepared(args: argparse.Namespace) -> tuple[Config, str, list[str]]:
 
 
 def main() -> None:
-    config, words, warnings = prepared(parse_args())
+    args = parse_args()
+    config, words, warnings = prepared(args)
     runner = running.build_runner(config)
+    if config.get('load_from') and not config.get('resume') and '://' not in config.load_from and not args.no_check:
+        check_load_from(runner.model, config.load_from)
     if words:
         runner.logger.info(words)
     for warning in warnings:

@@ -3,10 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..registered import kind_of
 from .names import listed
 
 _OTHER_CLASSES = ('rpn_head', 'semantic_head')
 """Heads that tell object from background, or have classes of their own."""
+
+_OTHER_TYPES = ('STDCHead', 'SideAdapterCLIPHead')
+"""Heads of edges, and of classes that are words."""
+
+_OTHER_MODELS = ('language_model', 'tracker', 'reid')
+"""Keys of models that compare with words, or track."""
 
 
 def head_classes(model: Mapping[str, Any], prefix: str = 'model') -> Iterator[tuple[str, int]]:
@@ -18,6 +25,8 @@ def head_classes(model: Mapping[str, Any], prefix: str = 'model') -> Iterator[tu
             if not isinstance(entry, Mapping) or name in _OTHER_CLASSES:
                 continue
             here = key if index is None else f'{key}.{index}'
+            if kind_of(entry) in _OTHER_TYPES:
+                continue
             if name.endswith('head') and isinstance(entry.get('num_classes'), int):
                 yield f'{here}.num_classes', entry['num_classes']
             yield from head_classes(entry, here)
@@ -34,10 +43,28 @@ def check_head_classes(model: Mapping[str, Any], classes: Sequence[str], key: st
     Raises:
         ValueError: A head has another number; the message names its key.
     """
-    if 'language_model' in model:  # its heads compare with words
+    if any(key in model for key in _OTHER_MODELS):
         return
     found = list(head_classes(model))
     wrong = [(head, number) for head, number in found if number != len(classes)]
     if wrong:
         heads = listed(f'{head}={number}' for head, number in wrong)
         raise ValueError(f'{heads}, but {key} has {len(classes)} classes: {listed(classes)}')
+
+
+def check_splits_agree(found: Mapping[str, Sequence[str]]) -> None:
+    """Have all splits the same classes in the same order? A label is their number.
+
+    Args:
+        found: The classes of each data set by its config key.
+
+    Raises:
+        ValueError: Two differ.
+    """
+    (first, classes), *others = found.items()
+    for key, other in others:
+        if list(other) != list(classes):
+            raise ValueError(
+                f'{key} has the classes {listed(other)}, but {first} has {listed(classes)}: labels are their numbers, '
+                'so set metainfo.classes alike'
+            )

@@ -11,6 +11,9 @@ from typing import Any
 
 from .names import listed
 
+_MANY = 0.1
+"""Share of boxes beyond their images from which on it looks like another format."""
+
 
 @dataclass
 class BoxCount:
@@ -23,6 +26,7 @@ class BoxCount:
         used: Annotations that training or evaluation sees, crowds among them.
         by_class: Used annotations by class name, in the order of the classes.
         dropped: How many of the others for which reason.
+        beyond: How many used ones reach beyond their image by more than a pixel.
     """
 
     images: int
@@ -31,6 +35,7 @@ class BoxCount:
     used: int
     by_class: dict[str, int]
     dropped: dict[str, int] = field(default_factory=dict)
+    beyond: int = 0
 
     def columns(self) -> tuple[str, ...]:
         """Of a table."""
@@ -168,7 +173,7 @@ def count_boxes(found: Mapping[str, Any], classes: Sequence[str]) -> BoxCount:
         0,
     )
     by_class = dict.fromkeys(classes, 0)
-    seen = set()
+    seen, beyond = set(), 0
     for entry in found['annotations']:
         size, name = sizes.get(entry['image_id']), names.get(entry['category_id'])
         if size is None:
@@ -185,9 +190,11 @@ def count_boxes(found: Mapping[str, Any], classes: Sequence[str]) -> BoxCount:
             dropped[reason] += 1
         else:
             by_class[name] += 1
+            x, y, width, height = entry['bbox']
+            beyond += x + width > size[0] + 1 or y + height > size[1] + 1
             seen.add(entry['image_id'])
     used = sum(by_class.values())
-    return BoxCount(len(found['images']), len(seen), len(found['annotations']), used, by_class, dropped)
+    return BoxCount(len(found['images']), len(seen), len(found['annotations']), used, by_class, dropped, beyond)
 
 
 def _geometry(entry: Mapping[str, Any], size: tuple[float, float]) -> str:
@@ -200,8 +207,8 @@ def _geometry(entry: Mapping[str, Any], size: tuple[float, float]) -> str:
     return 'with an area of 0' if entry['area'] <= 0 else ''
 
 
-def check_counts(path: str, counts: BoxCount, key: str) -> 'str | None':
-    """A warning if boxes are lost without being left out on purpose.
+def check_counts(path: str, counts: BoxCount, key: str) -> list[str]:
+    """Warnings if boxes are lost without being left out on purpose, or many reach beyond their images.
 
     Raises:
         ValueError: None is used.
@@ -212,7 +219,13 @@ def check_counts(path: str, counts: BoxCount, key: str) -> 'str | None':
             hint = '. Are they divided by the image size? COCO has pixels'
         raise ValueError(f'{path} ({key}): {counts}{hint}')
     lost = counts.boxes - counts.used - counts.dropped['of categories that metainfo.classes leaves out']
-    return f'{path} ({key}): {counts}' if lost else None
+    warnings = [f'{path} ({key}): {counts}'] if lost else []
+    if counts.beyond > _MANY * counts.used:
+        warnings.append(
+            f'{path} ({key}): {counts.beyond} of {counts.used} boxes reach beyond their image. Are they '
+            '[x1, y1, x2, y2]? COCO has [x, y, width, height]'
+        )
+    return warnings
 
 
 def check_masks(path: str, found: Mapping[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """All checks of a config's data, in the order in which they help."""
 
+import os
 import os.path as osp
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from ..registered import kind_of, named_class
 from . import coco, evaluators, images, labels
-from .classes import check_head_classes
+from .classes import check_head_classes, check_splits_agree
 from .files import check_data, datasets_of
 
 
@@ -48,13 +49,18 @@ def check_everything(config: Config, *splits: str) -> Report:
         evaluators.check_save_best(config)
     report = Report()
     read = cache(coco.read_coco)
+    classes: dict[str, tuple[str, ...]] = {}
     for split in splits:
         for dataset in datasets_of(config, split):
-            _check_dataset(config, split, dataset, report, read)
+            _check_dataset(config, split, dataset, report, classes, read)
+    if classes:
+        check_splits_agree(classes)
     return report
 
 
-def _check_dataset(config: Config, split: str, dataset: ConfigDict, report: Report, read: Callable) -> None:
+def _check_dataset(
+    config: Config, split: str, dataset: ConfigDict, report: Report, found: dict[str, tuple[str, ...]], read: Callable
+) -> None:
     scope, key = config.get('default_scope'), f'{split}_dataloader.dataset'
     kind = named_class(dataset.get('type'), 'dataset', scope)
     if kind is None:
@@ -62,6 +68,7 @@ def _check_dataset(config: Config, split: str, dataset: ConfigDict, report: Repo
     classes = classes_of(dataset, kind, key)
     if classes and not kind.__name__.endswith('PanopticDataset'):
         check_head_classes(config.model, classes, key)
+        found.setdefault(key, classes)
     if scope == 'mmdet' and _is_coco(kind):
         _check_coco(config, split, dataset, classes, report, read)
     elif scope == 'mmseg' and _reads_pairs(kind):
@@ -83,7 +90,15 @@ def classes_of(dataset: Mapping[str, Any], kind: type, key: str) -> 'tuple[str, 
             f'{key}.metainfo.classes={classes!r} is a string and no file: a single class is written with a comma, '
             f'({classes!r},)'
         )
-    return tuple(classes) if classes else None
+    return tuple(classes) if classes else _folders(dataset, kind)
+
+
+def _folders(dataset: Mapping[str, Any], kind: type) -> 'tuple[str, ...] | None':
+    """The classes of MMPretrain's ``CustomDataset`` without annotations: the folders of its images, by name."""
+    if kind.__name__ != 'CustomDataset' or dataset.get('ann_file') or not dataset.get('with_label', True):
+        return None
+    root = osp.join(dataset.get('data_root') or '', dataset.get('data_prefix') or '')
+    return tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_dir())) if osp.isdir(root) else None
 
 
 def _is_coco(kind: type) -> bool:
@@ -118,8 +133,7 @@ def _check_coco(
         coco.check_order(path, found, classes, key)
         counts = coco.count_boxes(found, classes)
         report.summary[key] = counts
-        if warning := coco.check_counts(path, counts, key):
-            report.warnings.append(warning)
+        report.warnings += coco.check_counts(path, counts, key)
         loads = _transforms(dataset, 'LoadAnnotations')
         if any(each.get('with_mask') for each in loads):
             coco.check_masks(path, found)

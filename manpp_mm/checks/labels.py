@@ -120,7 +120,7 @@ def _read(pair: Mapping[str, Any]) -> tuple[tuple[int, int], dict[int, int]]:
     read_header(path)
     try:
         with Image.open(path) as picture:
-            labels = np.array(picture)
+            labels, kind = np.array(picture), picture.format
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f'{path} is not a label map that can be read: {error}') from error
     labels = labels.squeeze()
@@ -129,6 +129,8 @@ def _read(pair: Mapping[str, Any]) -> tuple[tuple[int, int], dict[int, int]]:
             f'{path} is a picture with {labels.shape[-1]} colour channels; a label map has one, with the class of each '
             'pixel: 0, 1, 2, ... (data/README.md)'
         )
+    if kind == 'JPEG':
+        raise ValueError(f'{path} is a JPEG, whose compression changes labels: store label maps as PNG')
     if labels.shape != image.loaded[::-1]:
         width, height = image.loaded
         raise ValueError(

@@ -5,6 +5,7 @@ from mmengine.config import Config
 from ..checkpoint_file import check_whole
 from ..checks import check_everything, check_resume
 from ..checks.loaders import check_shared_memory
+from ..checks.schedule import check_schedule
 from ..checks.weights import check_weights
 from .runner import first_process
 
@@ -31,7 +32,7 @@ def before_training(config: Config, resumed: 'str | None') -> list[str]:
     else:
         check_weights(config)
     check_shared_memory(config)
-    return [*warnings, *check_everything(config, 'train', 'val').warnings]
+    return [*warnings, *check_schedule(config), *check_everything(config, 'train', 'val').warnings]
 
 
 def before_testing(config: Config) -> list[str]:

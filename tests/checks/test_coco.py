@@ -119,6 +119,12 @@ def test_lost_boxes_are_counted_as_mmdetection_does(tmp_path, config):
     assert sum(len(dataset.get_data_info(index)['instances']) for index in range(len(dataset))) == 1
 
 
+def test_corners_in_place_of_sizes_are_suspected(tmp_path, config):
+    edit(tmp_path, set_box(bbox=[30, 30, 50, 50]))
+    (warning,) = check_everything(config, 'train').warnings
+    assert '4 of 4 boxes reach beyond their image. Are they [x1, y1, x2, y2]?' in warning
+
+
 def test_classes_left_out_on_purpose_are_no_warning(tmp_path, config):
     config.train_dataloader.dataset.metainfo = dict(classes=('a', 'c'))
     config.model.roi_head.bbox_head.num_classes = config.model.backbone.auxiliary.head.num_classes = 2

@@ -9,11 +9,13 @@ from helpers import classifier_config, detector_config, segmentor_config, upstre
 from mmengine.config import Config
 from runners import coco_runner_config, renamed, runner, segmentation_runner_config
 
+from manpp_mm.checkpoint_file import check_load_from
 from manpp_mm.checks import check_everything, check_resume
-from manpp_mm.checks.classes import head_classes
+from manpp_mm.checks.classes import check_head_classes, head_classes
 from manpp_mm.checks.config_keys import check_options
 from manpp_mm.checks.evaluators import check_save_best
 from manpp_mm.checks.loaders import check_shared_memory
+from manpp_mm.checks.schedule import check_schedule
 from manpp_mm.checks.weights import cached_file, check_weights, not_fetched
 
 
@@ -48,6 +50,48 @@ def test_heads_of_upstream_models(name, expected):
     found = dict(head_classes(upstream(name).model))
     assert found
     assert set(found.values()) == expected
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mmseg::stdc/stdc1_4xb12-80k_cityscapes-512x1024.py',
+        'mmdet::bytetrack/bytetrack_yolox_x_8xb4-amp-80e_crowdhuman-mot17halftrain_test-mot17halfval.py',
+        'mmdet::grounding_dino/grounding_dino_swin-t_finetune_16xb2_1x_coco.py',
+    ],
+)
+def test_heads_that_have_classes_of_their_own(name):
+    check_head_classes(upstream(name).model, tuple(map(str, range(19))), 'key')
+
+
+def test_splits_of_other_classes(tmp_path):
+    config = coco_runner_config(tmp_path, validate=True)
+    path = tmp_path / 'annotations/instances_val2017.json'
+    content = json.loads(path.read_text())
+    content['categories'].reverse()
+    path.write_text(json.dumps(content))
+    config.val_dataloader.dataset.metainfo.classes = ('c', 'b', 'a')
+    check_everything(config, 'val')
+    with pytest.raises(ValueError, match='val_dataloader.dataset has the classes c, b, a, but train_dataloader.datas'):
+        check_everything(config, 'train', 'val')
+
+
+def test_a_classifiers_folders(tmp_path):
+    pytest.importorskip('mmpretrain')
+    config = classifier_config()
+    for split, names in (('train', 'abcd'), ('val', 'abd')):
+        for name in names:
+            (tmp_path / split / name).mkdir(parents=True)
+        folder = dict(type='CustomDataset', data_root=str(tmp_path), data_prefix=split, pipeline=[])
+        config[f'{split}_dataloader'].dataset = folder
+    check_everything(config, 'train')
+    with pytest.raises(
+        ValueError, match='model.head.num_classes=4, .*but val_dataloader.dataset has 3 classes: a, b, d'
+    ):
+        check_everything(config, 'train', 'val')
+    (tmp_path / 'val/e').mkdir()
+    with pytest.raises(ValueError, match='has the classes a, b, d, e, but train_dataloader.dataset has a, b, c, d'):
+        check_everything(config, 'train', 'val')
 
 
 def test_one_class_needs_its_comma(tmp_path):
@@ -202,3 +246,28 @@ def test_a_shared_memory_that_is_too_small(tmp_path, monkeypatch):
         check_shared_memory(config, str(tmp_path))
     monkeypatch.setattr('shutil.disk_usage', lambda folder: type('Usage', (), dict(free=free)))
     check_shared_memory(config, str(tmp_path))
+
+
+def test_what_a_training_never_reaches():
+    config = detector_config()
+    assert check_schedule(config) == []
+    config.train_cfg.update(max_epochs=4, val_interval=5)
+    milestones, validation = check_schedule(config)
+    assert milestones.startswith('param_scheduler.1.milestones (MultiStepLR) is [8, 11], and the training ends at')
+    assert validation == 'train_cfg.val_interval=5 exceeds max_epochs=4: nothing is validated'
+    config = segmentor_config()
+    assert check_schedule(config) == []
+    config.train_cfg.max_iters = 1000
+    assert 'param_scheduler.0.end (PolyLR) is 40000' in check_schedule(config)[0]
+
+
+def test_weights_of_another_model(tmp_path):
+    config = coco_runner_config(tmp_path)
+    model = runner(config).model
+    path = tmp_path / 'backbone.pth'
+    some = tmp_path / 'neck.pth'
+    torch.save(dict(state_dict=model.neck.state_dict(prefix='neck.')), some)
+    check_load_from(model, str(some))
+    torch.save(model.backbone.state_dict(), path)
+    with pytest.raises(ValueError, match="backbone.pth holds no weights of the config's model.*init_cfg=dict"):
+        check_load_from(model, str(path))

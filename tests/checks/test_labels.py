@@ -109,6 +109,14 @@ def test_sixteen_bits_and_palettes(tmp_path, config):
         check_everything(config, 'train')
 
 
+def test_lossy_label_maps(tmp_path, config):
+    config.train_dataloader.dataset.seg_map_suffix = '.jpg'
+    for path in (tmp_path / 'labels').iterdir():
+        cv2.imwrite(str(path.with_suffix('.jpg')), cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+    with pytest.raises(ValueError, match='0.jpg is a JPEG, whose compression changes labels'):
+        check_everything(config, 'train')
+
+
 def test_images_of_another_suffix_are_counted(tmp_path, config):
     for index in range(4, 7):
         cv2.imwrite(str(tmp_path / f'images/{index}.png'), np.zeros((64, 64, 3), np.uint8))
