@@ -48,7 +48,10 @@ def prepared(args: argparse.Namespace) -> tuple[Config, str, list[str]]:
     resumed = running.checkpoint_to_resume(config)
     warnings = [] if args.no_check else checking.before_training(config, resumed)
     check_crop(config)
-    return *running.prepare(config, resumed, predict=True, memory=args.memory, method=args.method), warnings
+    config, words = running.prepare(config, resumed, predict=True, memory=args.memory, method=args.method)
+    if resumed is not None and not args.no_check:
+        warnings += checking.before_resuming(config, resumed)
+    return config, words, warnings
 
 
 def main() -> None:

@@ -25,14 +25,17 @@ def before_training(config: Config, resumed: 'str | None') -> list[str]:
     """
     if not first_process(config):
         return []
-    warnings = []
-    if resumed is not None and '://' not in resumed:
-        check_whole(resumed, config.work_dir)
-        warnings += check_resume(config, resumed)
-    else:
+    if resumed is None:
         check_weights(config)
+    elif '://' not in resumed:
+        check_whole(resumed, config.work_dir)
     check_shared_memory(config)
-    return [*warnings, *check_schedule(config), *check_everything(config, 'train', 'val').warnings]
+    return [*check_schedule(config), *check_everything(config, 'train', 'val').warnings]
+
+
+def before_resuming(config: Config, resumed: str) -> list[str]:
+    """Compare a fitted config with the checkpoint that it goes on from; see :func:`before_training`."""
+    return check_resume(config, resumed) if first_process(config) and '://' not in resumed else []
 
 
 def before_testing(config: Config) -> list[str]:

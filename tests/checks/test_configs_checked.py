@@ -168,7 +168,11 @@ def test_top_level_keys_that_nothing_reads(key, meant):
 def trained(tmp_path_factory):
     """A config whose training was cut after its first epoch, and the checkpoint."""
     config = coco_runner_config(tmp_path_factory.mktemp('trained'))
-    config.param_scheduler = [dict(type='MultiStepLR', milestones=[1], by_epoch=True)]
+    config.param_scheduler = [
+        dict(type='MultiStepLR', milestones=[1], by_epoch=True),
+        dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=2, convert_to_iter_based=True),
+    ]
+    config.optim_wrapper.optimizer = dict(type='AdamW', lr=1e-3, betas=(0.9, 0.99))
     config.train_cfg.max_epochs = 1
     runner(renamed(config)).train()
     return config, f'{config.work_dir}/epoch_1.pth'
