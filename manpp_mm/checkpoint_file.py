@@ -40,8 +40,11 @@ def trained_config(checkpoint: Mapping) -> ConfigDict:
 
 def _value(node: ast.expr) -> Any:
     """The value of a literal, ``dict(key=literal)`` among them; a ValueError for anything else."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict' and not node.args:
-        return {keyword.arg: _value(keyword.value) for keyword in node.keywords}
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
+        found = {}  # keys that are no names stand in a dict of their own, dict({'backbone.auxiliary': ...})
+        for value in map(_value, node.args):
+            found |= value if isinstance(value, Mapping) else dict(value)
+        return found | {keyword.arg: _value(keyword.value) for keyword in node.keywords}
     if isinstance(node, (ast.List, ast.Tuple)):
         return [_value(item) for item in node.elts]
     if isinstance(node, ast.Dict):

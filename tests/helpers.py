@@ -194,6 +194,7 @@ def drawn_for(model: nn.Module, scope: str) -> dict:
 
 def padded_head(**kwargs: object) -> nn.Module:
     """A small ``PaddedFCOSHead`` of 5 classes on levels of strides 8, 16 and 32."""
+    init_default_scope('mmdet')  # its losses' registry
     ranges = ((-1, 64), (64, 128), (128, 1e8))
     common = dict(num_classes=5, in_channels=16, feat_channels=32, stacked_convs=1)
     return PaddedFCOSHead(**common | dict(strides=[8, 16, 32], regress_ranges=ranges) | kwargs)

@@ -16,6 +16,11 @@ _OTHER_MODELS = ('language_model', 'tracker', 'reid')
 """Keys of models that compare with words, or track."""
 
 
+def compares_classes(model: Mapping[str, Any]) -> bool:
+    """Whether a model's heads have the classes of its data sets: not one that compares with words, or tracks."""
+    return not any(key in model for key in _OTHER_MODELS)
+
+
 def head_classes(model: Mapping[str, Any], prefix: str = 'model') -> Iterator[tuple[str, int]]:
     """Config key and ``num_classes`` of each head that has to have the data set's classes."""
     for name, value in model.items():
@@ -43,7 +48,7 @@ def check_head_classes(model: Mapping[str, Any], classes: Sequence[str], key: st
     Raises:
         ValueError: A head has another number; the message names its key.
     """
-    if any(key in model for key in _OTHER_MODELS):
+    if not compares_classes(model):
         return
     found = list(head_classes(model))
     wrong = [(head, number) for head, number in found if number != len(classes)]

@@ -11,7 +11,20 @@ from typing import Any
 
 from .names import listed
 
-_MANY = 0.1
+LEFT_OUT = 'of categories that metainfo.classes leaves out'
+TINY = 'smaller than a pixel'
+_REASONS = (
+    'without an image',
+    'without a category',
+    LEFT_OUT,
+    'outside their image',
+    TINY,
+    'with an area of 0',
+    "marked 'ignore'",
+)
+"""Why a box is not used."""
+
+_SUSPICIOUS_SHARE = 0.1
 """Share of boxes beyond their images from which on it looks like another format."""
 
 
@@ -52,12 +65,8 @@ class BoxCount:
         return f'{text}: {", ".join(lost)}' if lost else text
 
 
-def read_coco(path: str, annotated: bool = True) -> dict[str, Any]:
-    """Read a COCO file.
-
-    Args:
-        path: The file.
-        annotated: Whether it has to hold annotations; a test set's without any gets an empty list.
+def read_coco(path: str) -> dict[str, Any]:
+    """Read a COCO file; one without ``annotations`` gets an empty list.
 
     Raises:
         ValueError: It is no JSON in UTF-8, or lacks a list; the message names the file.
@@ -73,12 +82,11 @@ def read_coco(path: str, annotated: bool = True) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ValueError(f'{path} is not encoded in UTF-8 (byte {error.start}): save it as UTF-8') from error
     except json.JSONDecodeError as error:
-        cut = ', its end is missing' if error.pos >= len(raw.decode('utf-8').rstrip()) - 1 else ''
-        raise ValueError(f'{path} is no JSON{cut}: {error}') from error
+        cut = ', its end is missing' if error.pos >= len(error.doc.rstrip()) - 1 else ''
+        raise ValueError(f'{path} is not valid JSON{cut}: {error}') from error
     if not isinstance(found, dict):
         raise ValueError(f'{path} holds a {type(found).__name__}, not the dict of a COCO file')
-    if not annotated:
-        found.setdefault('annotations', [])
+    found.setdefault('annotations', [])
     for name in ('images', 'annotations', 'categories'):
         if not isinstance(found.get(name), list) or not all(isinstance(entry, dict) for entry in found[name]):
             raise ValueError(f'{path} is no COCO file: it needs {name!r}, a list of dicts')
@@ -110,6 +118,9 @@ def check_structure(path: str, found: Mapping[str, Any], evaluated: bool) -> Non
                     f'{path}: {len(lacking)} of {len(found[name])} {name} lack {key!r}, the first is {name}'
                     f'[{lacking[0]}]{way_out.get(key, "")}'
                 )
+        for index, entry in enumerate(found[name]):
+            if not isinstance(entry['id'], (int, float, str)):
+                raise ValueError(f'{path}: the id of {name}[{index}] is {entry["id"]!r}, neither number nor string')
         counts = Counter(entry['id'] for entry in found[name])
         identity, times = max(counts.items(), key=lambda item: item[1], default=(None, 0))
         if times > 1:
@@ -121,17 +132,17 @@ def check_structure(path: str, found: Mapping[str, Any], evaluated: bool) -> Non
         box = annotation['bbox']
         if not isinstance(box, list) or len(box) != 4 or not all(isinstance(e, Real) and math.isfinite(e) for e in box):
             raise ValueError(f'{path}: bbox of annotations[{index}] is {box!r}, not [x, y, width, height]')
-    if not found['annotations']:
-        raise ValueError(f'{path} holds no annotations')
+        if not isinstance(annotation['area'], Real):
+            raise ValueError(f'{path}: area of annotations[{index}] is {annotation["area"]!r}, not a number')
     names = Counter(category['name'] for category in found['categories'])
-    if doubled := [name for name, number in names.items() if number > 1]:
-        raise ValueError(f'{path}: several categories have the name {doubled[0]!r}: give each category its own')
+    if duplicates := [name for name, number in names.items() if number > 1]:
+        raise ValueError(f'{path}: several categories have the name {duplicates[0]!r}: give each category its own')
     images = {image['id'] for image in found['images']}
-    strangers = [entry['image_id'] for entry in found['annotations'] if entry['image_id'] not in images]
-    if len(strangers) == len(found['annotations']):
+    unmatched = [entry['image_id'] for entry in found['annotations'] if entry['image_id'] not in images]
+    if unmatched and len(unmatched) == len(found['annotations']):
         example = next(iter(images), None)
         raise ValueError(
-            f'{path}: no annotation belongs to an image: image_id is {strangers[0]!r}, the ids of images are like '
+            f'{path}: no annotation belongs to an image: image_id is {unmatched[0]!r}, the ids of images are like '
             f'{example!r}; both must be numbers, or both strings'
         )
 
@@ -156,71 +167,65 @@ def check_order(path: str, found: Mapping[str, Any], classes: Sequence[str], key
         )
 
 
+class Usage:
+    """Which annotations of a file whose structure is right MMDetection's ``CocoDataset`` uses.
+
+    Args:
+        found: What the file holds.
+        classes: The data set's classes.
+    """
+
+    def __init__(self, found: Mapping[str, Any], classes: Sequence[str]) -> None:
+        self.sizes = {image['id']: (image['width'], image['height']) for image in found['images']}
+        self.names = {category['id']: category['name'] for category in found['categories']}
+        self.classes = set(classes)
+
+    def reason_dropped(self, entry: Mapping[str, Any]) -> str:
+        """Why an annotation is dropped, '' if it is used."""
+        size, name = self.sizes.get(entry['image_id']), self.names.get(entry['category_id'])
+        if size is None:
+            return 'without an image'
+        if name is None:
+            return 'without a category'
+        if name not in self.classes:
+            return LEFT_OUT
+        if entry.get('ignore'):
+            return "marked 'ignore'"
+        x, y, width, height = entry['bbox']
+        if width < 1 or height < 1:
+            return TINY
+        if min(x + width, size[0]) <= max(x, 0) or min(y + height, size[1]) <= max(y, 0):
+            return 'outside their image'
+        return 'with an area of 0' if entry['area'] <= 0 else ''
+
+    def reaches_beyond(self, entry: Mapping[str, Any]) -> bool:
+        """Whether a box ends more than a pixel beyond its image."""
+        (x, y, width, height), size = entry['bbox'], self.sizes[entry['image_id']]
+        return x + width > size[0] + 1 or y + height > size[1] + 1
+
+
 def count_boxes(found: Mapping[str, Any], classes: Sequence[str]) -> BoxCount:
     """Count what MMDetection's ``CocoDataset`` uses of a file whose structure is right."""
-    sizes = {image['id']: (image['width'], image['height']) for image in found['images']}
-    names = {category['id']: category['name'] for category in found['categories']}
-    dropped = dict.fromkeys(
-        [
-            'without an image',
-            'without a category',
-            'of categories that metainfo.classes leaves out',
-            'outside their image',
-            'smaller than a pixel',
-            'with an area of 0',
-            "marked 'ignore'",
-        ],
-        0,
-    )
+    usage = Usage(found, classes)
     by_class = dict.fromkeys(classes, 0)
+    dropped = dict.fromkeys(_REASONS, 0)
     seen, beyond = set(), 0
     for entry in found['annotations']:
-        size, name = sizes.get(entry['image_id']), names.get(entry['category_id'])
-        if size is None:
-            reason = 'without an image'
-        elif name is None:
-            reason = 'without a category'
-        elif name not in by_class:
-            reason = 'of categories that metainfo.classes leaves out'
-        elif entry.get('ignore'):
-            reason = "marked 'ignore'"
-        else:
-            reason = _geometry(entry, size)
-        if reason:
+        if reason := usage.reason_dropped(entry):
             dropped[reason] += 1
-        else:
-            by_class[name] += 1
-            x, y, width, height = entry['bbox']
-            beyond += x + width > size[0] + 1 or y + height > size[1] + 1
-            seen.add(entry['image_id'])
+            continue
+        by_class[usage.names[entry['category_id']]] += 1
+        seen.add(entry['image_id'])
+        beyond += usage.reaches_beyond(entry)
     used = sum(by_class.values())
     return BoxCount(len(found['images']), len(seen), len(found['annotations']), used, by_class, dropped, beyond)
 
 
-def _geometry(entry: Mapping[str, Any], size: tuple[float, float]) -> str:
-    """Why MMDetection drops a box, '' if it does not."""
-    x, y, width, height = entry['bbox']
-    if width < 1 or height < 1:
-        return 'smaller than a pixel'
-    if min(x + width, size[0]) <= max(x, 0) or min(y + height, size[1]) <= max(y, 0):
-        return 'outside their image'
-    return 'with an area of 0' if entry['area'] <= 0 else ''
-
-
 def check_counts(path: str, counts: BoxCount, key: str) -> list[str]:
-    """Warnings if boxes are lost without being left out on purpose, or many reach beyond their images.
-
-    Raises:
-        ValueError: None is used.
-    """
-    if not counts.used:
-        hint = ''
-        if counts.dropped['smaller than a pixel'] == counts.boxes:
-            hint = '. Are they divided by the image size? COCO has pixels'
-        raise ValueError(f'{path} ({key}): {counts}{hint}')
-    lost = counts.boxes - counts.used - counts.dropped['of categories that metainfo.classes leaves out']
+    """Warnings if boxes are lost without being left out on purpose, or many reach beyond their images."""
+    lost = counts.boxes - counts.used - counts.dropped[LEFT_OUT]
     warnings = [f'{path} ({key}): {counts}'] if lost else []
-    if counts.beyond > _MANY * counts.used:
+    if counts.beyond > _SUSPICIOUS_SHARE * counts.used:
         warnings.append(
             f'{path} ({key}): {counts.beyond} of {counts.used} boxes reach beyond their image. Are they '
             '[x1, y1, x2, y2]? COCO has [x, y, width, height]'
@@ -228,34 +233,88 @@ def check_counts(path: str, counts: BoxCount, key: str) -> list[str]:
     return warnings
 
 
-def check_masks(path: str, found: Mapping[str, Any]) -> None:
-    """Has every annotation a mask, as Mask R-CNN needs?
+def check_any_used(found: Mapping[str, tuple[str, BoxCount]]) -> None:
+    """Is a box used in any of a split's data sets?
+
+    Args:
+        found: File and count by config key.
 
     Raises:
-        ValueError: One has none, or a polygon of fewer than three points.
+        ValueError: None is.
     """
+    if not found or any(counts.used for _, counts in found.values()):
+        return
+    key, (path, counts) = next(iter(found.items()))
+    if not counts.boxes:
+        raise ValueError(f'{path} ({key}) holds no annotations')
+    hint = '. Are they divided by the image size? COCO has pixels' if counts.dropped[TINY] == counts.boxes else ''
+    raise ValueError(f'{path} ({key}): {counts}{hint}')
+
+
+def check_masks(path: str, found: Mapping[str, Any], classes: Sequence[str], evaluated: bool) -> list[str]:
+    """Has every annotation that is used a mask, as Mask R-CNN needs?
+
+    Args:
+        path: The file, for messages.
+        found: What it holds.
+        classes: The data set's classes.
+        evaluated: Whether pycocotools evaluates on it, which fails on polygons of fewer than three points. Training
+            leaves those out.
+
+    Returns:
+        A warning that counts such polygons.
+
+    Raises:
+        ValueError: A mask is missing, of another format, or too short to be evaluated.
+    """
+    usage, short = Usage(found, classes), []
     for index, entry in enumerate(found['annotations']):
+        if usage.reason_dropped(entry):
+            continue
         mask = entry.get('segmentation')
         where = f'{path}: annotations[{index}] (id {entry["id"]!r})'
         if not mask:
             raise ValueError(
-                f'{where} has no segmentation, and the training pipeline loads masks (with_mask=True): leave the '
-                'annotation out, or train without masks'
+                f'{where} has no segmentation, and the pipeline loads masks (with_mask=True): leave the annotation '
+                'out, or train without masks'
             )
         if isinstance(mask, Mapping):
             if not {'size', 'counts'} <= mask.keys():
-                raise ValueError(f"{where}: segmentation is a dict without 'size' and 'counts', no run-length encoding")
-            continue
-        for polygon in mask:
-            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
-                length = len(polygon) if isinstance(polygon, Sequence) else polygon
-                raise ValueError(
-                    f'{where}: a polygon needs three points or more, [x1, y1, x2, y2, x3, y3, ...], and this has '
-                    f'{length} numbers'
-                )
+                raise ValueError(f"{where}: segmentation lacks 'size' or 'counts' of a run-length code")
+        elif not isinstance(mask, list) or not all(isinstance(polygon, list) for polygon in mask):
+            raise ValueError(f'{where}: segmentation must be a list of polygons, [[x1, y1, x2, y2, x3, y3, ...], ...]')
+        else:
+            short += [(where, polygon) for polygon in mask if len(polygon) < 6 or len(polygon) % 2]
+    if not short:
+        return []
+    where, polygon = short[0]
+    words = (
+        f'{where}: a polygon needs three points or more, [x1, y1, x2, y2, x3, y3, ...], and this has {len(polygon)} '
+        'numbers'
+    )
+    if evaluated:
+        raise ValueError(words)
+    return [f'{words}; {len(short)} such polygons are left out']
 
 
-def image_files(found: Mapping[str, Any], folder: str) -> Iterable[tuple[str, tuple[int, int]]]:
-    """Path and (width, height) of each image, as the file has them."""
+def image_files(
+    found: Mapping[str, Any], folder: str, classes: Sequence[str], filtered: Mapping[str, Any]
+) -> Iterable[tuple[str, tuple[int, int]]]:
+    """Path and (width, height) of each image that is read, as the file has them.
+
+    Args:
+        found: What the COCO file holds.
+        folder: Where the images lie.
+        classes: The data set's classes.
+        filtered: The data set's ``filter_cfg``; empty where nothing is filtered, in a test say.
+    """
+    usage = Usage(found, classes)
+    annotated = {
+        entry['image_id'] for entry in found['annotations'] if usage.names.get(entry['category_id']) in usage.classes
+    }
     for image in found['images']:
-        yield osp.join(folder, image['file_name']), (image['width'], image['height'])
+        size = image['width'], image['height']
+        if filtered.get('filter_empty_gt') and image['id'] not in annotated:
+            continue
+        if min(size) >= filtered.get('min_size', 0):
+            yield osp.join(folder, image['file_name']), size

@@ -7,11 +7,13 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmengine.runner._flexible_runner import FlexibleRunner
 
 from .names import listed
 
 _READ = {
     *inspect.signature(Runner).parameters,
+    *inspect.signature(FlexibleRunner).parameters,
     *('custom_imports', 'runner_type', 'model_wrapper_cfg', 'find_unused_parameters', 'sync_bn', 'compile'),
     *('tta_model', 'tta_pipeline', 'env_cfg', 'data_preprocessor'),
 }

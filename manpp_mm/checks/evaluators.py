@@ -18,13 +18,16 @@ def metrics_of(config: Config, split: str) -> list[Mapping[str, Any]]:
     return [evaluator] if isinstance(evaluator, Mapping) else list(evaluator)
 
 
-def check_evaluator_file(config: Config, split: str, ann_file: str, read: Callable[[str], Mapping[str, Any]]) -> None:
+def check_evaluator_file(
+    config: Config, split: str, ann_file: str, classes: Sequence[str], read: Callable[[str], Mapping[str, Any]]
+) -> None:
     """Is the evaluator's COCO file the data set's, or one of the same images and categories?
 
     Args:
         config: The config.
         split: ``'val'`` or ``'test'``.
         ann_file: The data set's file.
+        classes: The data set's classes.
         read: Reads a COCO file.
 
     Raises:
@@ -38,29 +41,36 @@ def check_evaluator_file(config: Config, split: str, ann_file: str, read: Callab
         key = f'{split}_evaluator.ann_file'
         if not osp.isfile(other):
             raise FileNotFoundError(f'{other} does not exist ({key}); the data set reads {ann_file}')
-        theirs, ours = read(other), read(ann_file)
-        for name in ('images', 'categories'):
-            ids = [{entry.get('id') for entry in file[name]} for file in (theirs, ours)]
-            if ids[0] != ids[1]:
+        files = read(other), read(ann_file)
+        images = [{entry.get('id') for entry in file['images']} for file in files]
+        categories = [
+            {entry.get('id'): entry.get('name') for entry in file['categories'] if entry.get('name') in classes}
+            for file in files
+        ]
+        for name, (theirs, ours) in dict(images=images, categories=categories).items():
+            if theirs != ours:
                 raise ValueError(
                     f'{key} is {other}, but {split}_dataloader.dataset reads {ann_file}, which has other {name}: set '
                     'both alike'
                 )
 
 
-def check_save_best(config: Config) -> None:
+def check_save_best(config: Config) -> list[str]:
     """Is ``save_best`` a metric that the validation gives?
 
+    Returns:
+        A warning where nothing validates.
+
     Raises:
-        ValueError: It is none, or nothing validates.
+        ValueError: It is none.
     """
     hook = (config.get('default_hooks') or {}).get('checkpoint') or {}
     wanted = hook.get('save_best')
     if not wanted:
-        return
+        return []
     key = 'default_hooks.checkpoint.save_best'
     if not config.get('val_dataloader'):
-        raise ValueError(f'{key}={wanted!r}: nothing validates (val_dataloader is None)')
+        return [f'{key}={wanted!r} keeps nothing: nothing validates (val_dataloader is None)']
     given = metric_names(config)
     for name in [wanted] if isinstance(wanted, str) else wanted:
         if name == 'auto' or given is None or name in given:
@@ -70,10 +80,14 @@ def check_save_best(config: Config) -> None:
             f'{key}={name!r}: the validation gives no such metric; it gives {listed(given, 20)}'
             + (f'. Set {near[0]!r}' if near else '')
         )
+    return []
 
 
 def metric_names(config: Config) -> 'list[str] | None':
     """What the validation gives; None if one of its metrics is not known here."""
+    evaluator = config.get('val_evaluator')
+    if isinstance(evaluator, Mapping) and 'metrics' in evaluator and kind_of(evaluator) not in ('', 'Evaluator'):
+        return None  # MultiDatasetsEvaluator puts names before those of the metrics
     found: list[str] = []
     for metric in metrics_of(config, 'val'):
         name = kind_of(metric)

@@ -12,8 +12,8 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from ..registered import kind_of, named_class
 from . import coco, evaluators, images, labels
-from .classes import check_head_classes, check_splits_agree
-from .files import check_data, datasets_of
+from .classes import check_head_classes, check_splits_agree, compares_classes
+from .files import check_data, keyed_datasets, local_files
 
 
 @dataclass
@@ -45,34 +45,29 @@ def check_everything(config: Config, *splits: str) -> Report:
     """
     init_default_scope(config.get('default_scope', 'mmengine'))
     check_data(config, *splits)
-    if 'train' in splits:
-        evaluators.check_save_best(config)
     report = Report()
+    if 'train' in splits:
+        report.warnings += evaluators.check_save_best(config)
     read = cache(coco.read_coco)
     classes: dict[str, tuple[str, ...]] = {}
     for split in splits:
-        for dataset in datasets_of(config, split):
-            _check_dataset(config, split, dataset, report, classes, read)
+        used: dict[str, tuple[str, coco.BoxCount]] = {}
+        for key, dataset in keyed_datasets(config, split):
+            kind = named_class(dataset.get('type'), 'dataset', config.get('default_scope'))
+            if kind is None:
+                continue
+            place = _Place(config, split, key, dataset, kind)
+            if place.classes and compares_classes(config.model) and not kind.__name__.endswith('PanopticDataset'):
+                check_head_classes(config.model, place.classes, key)
+                classes[key] = place.classes
+            if place.is_coco():
+                _check_coco(place, report, used, read)
+            elif place.reads_label_maps():
+                _check_label_maps(place, report)
+        coco.check_any_used(used)
     if classes:
         check_splits_agree(classes)
     return report
-
-
-def _check_dataset(
-    config: Config, split: str, dataset: ConfigDict, report: Report, found: dict[str, tuple[str, ...]], read: Callable
-) -> None:
-    scope, key = config.get('default_scope'), f'{split}_dataloader.dataset'
-    kind = named_class(dataset.get('type'), 'dataset', scope)
-    if kind is None:
-        return
-    classes = classes_of(dataset, kind, key)
-    if classes and not kind.__name__.endswith('PanopticDataset'):
-        check_head_classes(config.model, classes, key)
-        found.setdefault(key, classes)
-    if scope == 'mmdet' and _is_coco(kind):
-        _check_coco(config, split, dataset, classes, report, read)
-    elif scope == 'mmseg' and _reads_pairs(kind):
-        _check_label_maps(config, split, dataset, report)
 
 
 def classes_of(dataset: Mapping[str, Any], kind: type, key: str) -> 'tuple[str, ...] | None':
@@ -81,7 +76,9 @@ def classes_of(dataset: Mapping[str, Any], kind: type, key: str) -> 'tuple[str, 
     Raises:
         ValueError: The config's are one string.
     """
-    classes = (dataset.get('metainfo') or {}).get('classes') or getattr(kind, 'METAINFO', {}).get('classes')
+    classes = dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
+    if not classes and not (dataset.get('ann_file') and 'mmpretrain' in kind.__module__):  # its files may say others
+        classes = getattr(kind, 'METAINFO', {}).get('classes')
     if isinstance(classes, str) and osp.isfile(classes):
         with open(classes, encoding='utf-8') as file:
             return tuple(line.rstrip('\n\r') for line in file)
@@ -97,54 +94,81 @@ def _folders(dataset: Mapping[str, Any], kind: type) -> 'tuple[str, ...] | None'
     """The classes of MMPretrain's ``CustomDataset`` without annotations: the folders of its images, by name."""
     if kind.__name__ != 'CustomDataset' or dataset.get('ann_file') or not dataset.get('with_label', True):
         return None
-    root = osp.join(dataset.get('data_root') or '', dataset.get('data_prefix') or '')
+    prefix = dataset.get('data_prefix') or ''
+    prefix = prefix if isinstance(prefix, str) else prefix.get('img_path') or ''
+    root = osp.join(dataset.get('data_root') or '', prefix)
     return tuple(sorted(entry.name for entry in os.scandir(root) if entry.is_dir())) if osp.isdir(root) else None
 
 
-def _is_coco(kind: type) -> bool:
-    from mmdet.datasets import CocoDataset
+class _Place:
+    """A data set in a config."""
 
-    return issubclass(kind, CocoDataset) and all(
-        getattr(kind, name) is getattr(CocoDataset, name) for name in ('load_data_list', 'parse_data_info')
-    )
+    def __init__(self, config: Config, split: str, key: str, dataset: ConfigDict, kind: type) -> None:
+        self.config, self.split, self.key, self.dataset, self.kind = config, split, key, dataset, kind
+        self.classes = classes_of(dataset, kind, key)
+        self.local = local_files(dataset)
 
+    def is_coco(self) -> bool:
+        """Whether it reads COCO files as MMDetection's own class does."""
+        if self.config.get('default_scope') != 'mmdet':
+            return False
+        from mmdet.datasets import CocoDataset
 
-def _reads_pairs(kind: type) -> bool:
-    from mmseg.datasets import BaseSegDataset
+        own = ('load_data_list', 'parse_data_info')
+        return issubclass(self.kind, CocoDataset) and all(
+            getattr(self.kind, name) is getattr(CocoDataset, name) for name in own
+        )
 
-    return issubclass(kind, BaseSegDataset)
+    def reads_label_maps(self) -> bool:
+        """Whether it reads images and label maps as MMSegmentation's own transforms do."""
+        if self.config.get('default_scope') != 'mmseg':
+            return False
+        from mmseg.datasets import BaseSegDataset
 
+        steps = self.transforms('LoadAnnotations'), self.transforms('LoadImageFromFile')
+        return issubclass(self.kind, BaseSegDataset) and all(steps)
 
-def _transforms(dataset: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    return [transform for transform in dataset.get('pipeline') or [] if kind_of(transform) == name]
+    def transforms(self, name: str) -> list[Mapping[str, Any]]:
+        """Its pipeline's transforms of a name."""
+        return [transform for transform in self.dataset.get('pipeline') or [] if kind_of(transform) == name]
+
+    def metrics(self) -> list[Mapping[str, Any]]:
+        """The metrics that look at it."""
+        return [] if self.split == 'train' else evaluators.metrics_of(self.config, self.split)
 
 
 def _check_coco(
-    config: Config, split: str, dataset: ConfigDict, classes: 'tuple[str, ...]', report: Report, read: Callable
+    place: _Place, report: Report, used: dict[str, tuple[str, coco.BoxCount]], read: Callable[[str], dict]
 ) -> None:
-    key, root = f'{split}_dataloader.dataset', dataset.get('data_root') or ''
+    dataset, key, metrics = place.dataset, place.key, place.metrics()
+    root, classes = dataset.get('data_root') or '', place.classes
     path = osp.join(root, dataset.get('ann_file') or '')
-    if not osp.isfile(path):
+    if not place.local or not osp.isfile(path):
         return  # elsewhere than on this machine
-    unlabelled = split == 'test' and any(metric.get('format_only') for metric in evaluators.metrics_of(config, split))
-    found = read(path, not unlabelled)
-    if not unlabelled:
-        coco.check_structure(path, found, evaluated=split != 'train')
-        coco.check_order(path, found, classes, key)
-        counts = coco.count_boxes(found, classes)
+    found = read(path)
+    measured = [kind_of(metric) == 'CocoMetric' and not metric.get('format_only') for metric in metrics]
+    coco.check_structure(path, found, evaluated=any(measured))
+    coco.check_order(path, found, classes, key)
+    counts = coco.count_boxes(found, classes)
+    if place.split == 'train' or any(measured):
         report.summary[key] = counts
+        used[key] = path, counts
         report.warnings += coco.check_counts(path, counts, key)
-        loads = _transforms(dataset, 'LoadAnnotations')
-        if any(each.get('with_mask') for each in loads):
-            coco.check_masks(path, found)
-    if split != 'train':
-        evaluators.check_evaluator_file(config, split, path, lambda other: read(other, not unlabelled))
+        if any(each.get('with_mask') for each in place.transforms('LoadAnnotations')):
+            report.warnings += coco.check_masks(path, found, classes, evaluated=any(measured))
+    if len(list(keyed_datasets(place.config, place.split))) == 1 and any(measured):
+        evaluators.check_evaluator_file(place.config, place.split, path, classes, read)
     folder = osp.join(root, (dataset.get('data_prefix') or {}).get('img') or '')
-    if '://' in folder:
+    if '://' in folder or dataset.get('indices'):
         return
-    pairs = list(coco.image_files(found, folder))
+    filtered = (dataset.get('filter_cfg') or {}) if place.split == 'train' else {}
+    pairs = list(coco.image_files(found, folder, classes, filtered))
+    if not pairs:
+        if counts.used:
+            raise ValueError(f'{key}.filter_cfg={dict(filtered)} leaves none of {len(found["images"])} images')
+        return
     images.check_exist([file for file, _ in pairs], f'{key}.data_prefix.img')
-    if all(each.get('color_type', 'color') == 'color' for each in _transforms(dataset, 'LoadImageFromFile')):
+    if all(each.get('color_type', 'color') == 'color' for each in place.transforms('LoadImageFromFile')):
         looked_at = images.sample(pairs)
         headers = images.read_headers([file for file, _ in looked_at], f'images of {key}')
         report.sizes[key] = images.describe_sizes([header.loaded for header in headers])
@@ -153,18 +177,23 @@ def _check_coco(
             report.warnings.append(warning)
 
 
-def _check_label_maps(config: Config, split: str, dataset: ConfigDict, report: Report) -> None:
-    key = f'{split}_dataloader.dataset'
-    built = DATASETS.build(dict(dataset, pipeline=[], lazy_init=True))
-    folder, suffix = built.data_prefix.get('img_path'), built.img_suffix
-    if folder and not built.ann_file and osp.isdir(folder) and (warning := labels.check_suffix(folder, suffix, key)):
-        report.warnings.append(warning)
+def _check_label_maps(place: _Place, report: Report) -> None:
+    key = place.key
+    built = DATASETS.build(dict(place.dataset, pipeline=[], lazy_init=True))
+    folder, labels_in = (built.data_prefix.get(name) for name in ('img_path', 'seg_map_path'))
+    if not place.local or not folder or '://' in folder:
+        return
+    if not built.ann_file and osp.isdir(folder):
+        together = labels_in and osp.realpath(labels_in) == osp.realpath(folder)
+        label_suffixes = [built.seg_map_suffix] if together else []
+        if warning := labels.check_suffix(folder, built.img_suffix, label_suffixes, key):
+            report.warnings.append(warning)
     pairs = built.load_data_list()
-    if not pairs or any('://' in pair['img_path'] or 'seg_map_path' not in pair for pair in pairs):
+    if not pairs or any('seg_map_path' not in pair for pair in pairs):
         return
     images.check_exist([pair['img_path'] for pair in pairs], f'{key}.ann_file')
     labels.check_pairs(pairs, key)
-    head = config.model.get('decode_head') or {}
+    head = place.config.model.get('decode_head') or {}
     head = head[-1] if isinstance(head, (list, tuple)) else head
     counts = labels.count_labels(pairs, built.reduce_zero_label, key)
     report.summary[key] = counts
@@ -173,4 +202,5 @@ def _check_label_maps(config: Config, split: str, dataset: ConfigDict, report: R
     counts.classes = tuple(classes or ())
     if classes:
         ignore = head.get('ignore_index', labels.IGNORED)
-        report.warnings += labels.check_values(counts, classes, built.reduce_zero_label, ignore, key)
+        trains = place.split == 'train'
+        report.warnings += labels.check_values(counts, classes, built.reduce_zero_label, ignore, key, trains)

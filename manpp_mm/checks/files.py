@@ -2,7 +2,7 @@
 
 import logging
 import os.path as osp
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,9 @@ def check_data(config: Config, *splits: str) -> None:
             or holds no file of the data set's suffix; the message names the config key and the way out.
     """
     for split in splits:
-        key = f'{split}_dataloader.dataset'
-        for dataset in datasets_of(config, split):
+        for key, dataset in keyed_datasets(config, split):
+            if not local_files(dataset):
+                continue
             root = dataset.get('data_root') or ''
             prefix = dataset.get('data_prefix') or {}
             places = {'ann_file': dataset.get('ann_file') or ''}
@@ -79,8 +80,21 @@ def check_crop(config: Config) -> None:
 
 def datasets_of(config: Config, split: str) -> Iterator[ConfigDict]:
     """The data sets of a split, inside their wrappers."""
+    for _, dataset in keyed_datasets(config, split):
+        yield dataset
+
+
+def keyed_datasets(config: Config, split: str) -> Iterator[tuple[str, ConfigDict]]:
+    """The data sets of a split inside their wrappers, each with its config key."""
     loader = config.get(f'{split}_dataloader')
-    yield from _datasets(loader.get('dataset') if loader else None)
+    yield from _datasets(loader.get('dataset') if loader else None, f'{split}_dataloader.dataset')
+
+
+def local_files(dataset: Mapping[str, Any]) -> bool:
+    """Whether a data set and its pipeline read from this machine's disks."""
+    parts = [dataset, *(dataset.get('pipeline') or [])]
+    backends = [part['backend_args'] for part in parts if isinstance(part, Mapping) and part.get('backend_args')]
+    return all(each.get('backend', 'local') in ('local', 'disk') for each in backends)
 
 
 def innermost(dataset: ConfigDict) -> ConfigDict:
@@ -109,12 +123,12 @@ def _suffix(dataset: ConfigDict, name: str) -> str:
     return dataset.get(keys[name], defaults[name.removeprefix('data_prefix.')]) if name in keys else ''
 
 
-def _datasets(dataset: Any) -> Iterator[ConfigDict]:
+def _datasets(dataset: Any, key: str) -> Iterator[tuple[str, ConfigDict]]:
     """The data sets inside wrappers (RepeatDataset, ConcatDataset)."""
     if isinstance(dataset, dict) and 'datasets' in dataset:
-        for inner in dataset['datasets']:
-            yield from _datasets(inner)
+        for index, inner in enumerate(dataset['datasets']):
+            yield from _datasets(inner, f'{key}.datasets.{index}')
     elif isinstance(dataset, dict) and 'dataset' in dataset:
-        yield from _datasets(dataset['dataset'])
+        yield from _datasets(dataset['dataset'], f'{key}.dataset')
     elif isinstance(dataset, dict):
-        yield dataset
+        yield key, dataset

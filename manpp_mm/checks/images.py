@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import prod
 
 import cv2
+import mmcv
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 from rich.progress import track
@@ -16,6 +17,7 @@ MOST = 2000
 """So many files of a set are read; of a larger one a sample, spread evenly."""
 
 _ORIENTATION = 0x0112
+_TAIL = 4096
 _TURNED = (5, 6, 7, 8)
 
 
@@ -71,11 +73,15 @@ def read_headers(paths: Sequence[str], what: str) -> list[ImageFile]:
 
 def in_parallel(function: Callable, items: Sequence, what: str) -> list:
     """Apply a function to items side by side, with a progress bar where there are many."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results: Iterable = pool.map(function, items)
-        if len(items) > 200:
-            results = track(results, description=what, total=len(items), transient=True)
-        return list(results)
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # aerial images exceed it
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            results: Iterable = pool.map(function, items)
+            if len(items) > 200:
+                results = track(results, description=what, total=len(items), transient=True)
+            return list(results)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def read_header(path: str) -> ImageFile:
@@ -84,18 +90,34 @@ def read_header(path: str) -> ImageFile:
     Raises:
         ValueError: The file is empty, or neither Pillow nor OpenCV knows it; the message names it.
     """
-    if os.path.getsize(path) == 0:
-        raise ValueError(f'{path} is empty: fetch it again, or take it out of the annotations')
+    refuse_empty(path)
     try:
         with Image.open(path) as image:
-            stored = image.size
-            turned = image.getexif().get(_ORIENTATION) in _TURNED
+            stored, kind = image.size, image.format
+            # Of a PNG getexif() decodes everything in search for it.
+            turned = (kind != 'PNG' or 'exif' in image.info) and image.getexif().get(_ORIENTATION) in _TURNED
     except (UnidentifiedImageError, OSError) as error:
         picture = cv2.imread(path)
         if picture is None:
             raise ValueError(f'{path} is not an image that can be read: {error}') from error
-        stored, turned = picture.shape[1::-1], False
+        return ImageFile(path, picture.shape[1::-1], picture.shape[1::-1])
+    if not _ends(path, kind) and mmcv.imread(path) is None:
+        raise ValueError(f'{path} is cut off: fetch it again, or take it out of the annotations')
     return ImageFile(path, stored, stored[::-1] if turned else stored)
+
+
+def refuse_empty(path: str) -> None:
+    """Raise a ValueError that names a file without content."""
+    if os.path.getsize(path) == 0:
+        raise ValueError(f'{path} is empty: fetch it again, or take it out of the annotations')
+
+
+def _ends(path: str, kind: str) -> bool:
+    """Whether a JPEG or PNG has the mark of its end; True for other formats."""
+    mark = dict(JPEG=b'\xff\xd9', PNG=b'IEND').get(kind, b'')
+    with open(path, 'rb') as file:
+        file.seek(max(0, os.path.getsize(path) - _TAIL))
+        return mark in file.read()
 
 
 def check_sizes(files: Iterable[tuple[ImageFile, tuple[int, int]]], path: str) -> 'str | None':

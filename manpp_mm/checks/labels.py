@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from .images import in_parallel, read_header, sample
+from .images import in_parallel, read_header, refuse_empty, sample
 from .names import listed
 
 IGNORED = 255
@@ -46,19 +46,31 @@ class LabelCount:
         """Of a table, one each label."""
         for label in sorted({*self.trained, *range(len(self.classes))}):
             number = self.trained[label]
-            yield str(label), _name(label, self.classes), str(number), f'{number / max(self.trained.total(), 1):.1%}'
+            yield (
+                str(label),
+                _class_name(label, self.classes),
+                str(number),
+                f'{number / max(self.trained.total(), 1):.1%}',
+            )
 
     def __str__(self) -> str:
         read = '' if self.read == self.pairs else f', {self.read} of them read'
         return f'{self.pairs} images with label maps{read}'
 
 
-def check_suffix(folder: 'str | Path', suffix: str, key: str) -> 'str | None':
-    """A warning that says how many images of a folder have another suffix than the data set reads."""
+def check_suffix(folder: 'str | Path', suffix: str, label_suffixes: Sequence[str], key: str) -> 'str | None':
+    """A warning that says how many images of a folder have another suffix than the data set reads.
+
+    Args:
+        folder: Where the images lie.
+        suffix: How those end that are read.
+        label_suffixes: How label maps end that lie there too.
+        key: The data set's config key.
+    """
     others = Counter(
         path.suffix
         for path in Path(folder).rglob('*')
-        if path.suffix.lower() in Image.registered_extensions() and not path.name.endswith(suffix)
+        if path.suffix.lower() in Image.registered_extensions() and not path.name.endswith((suffix, *label_suffixes))
     )
     if not others:
         return None
@@ -117,34 +129,48 @@ def _read(pair: Mapping[str, Any]) -> tuple[tuple[int, int], dict[int, int]]:
     """(width, height) of a pair, and its pixels by value."""
     path = pair['seg_map_path']
     image = read_header(pair['img_path'])
-    read_header(path)
+    refuse_empty(path)
     try:
         with Image.open(path) as picture:
             labels, kind = np.array(picture), picture.format
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f'{path} is not a label map that can be read: {error}') from error
+    if kind == 'JPEG':
+        raise ValueError(f'{path} is a JPEG, whose compression changes labels: store label maps as PNG')
     labels = labels.squeeze()
+    check_shape(path, labels, image.path, image.loaded[::-1])
+    if labels.max(initial=0) > IGNORED:
+        raise ValueError(f'{path} holds the value {labels.max()}, and MMSegmentation reads labels as 8 bits')
+    counts = np.bincount(labels.astype(np.uint8).ravel())
+    return image.loaded, {value: int(number) for value, number in enumerate(counts) if number}
+
+
+def check_shape(path: str, labels: np.ndarray, image: str, size: Sequence[int]) -> None:
+    """Is a label map one, and as large as its image?
+
+    Args:
+        path: The label map's file.
+        labels: What it holds.
+        image: The image's file.
+        size: The image's height and width.
+
+    Raises:
+        ValueError: It has colours, or another size.
+    """
     if labels.ndim != 2:
         raise ValueError(
             f'{path} is a picture with {labels.shape[-1]} colour channels; a label map has one, with the class of each '
             'pixel: 0, 1, 2, ... (data/README.md)'
         )
-    if kind == 'JPEG':
-        raise ValueError(f'{path} is a JPEG, whose compression changes labels: store label maps as PNG')
-    if labels.shape != image.loaded[::-1]:
-        width, height = image.loaded
+    if labels.shape != tuple(size):
         raise ValueError(
-            f'{path} is {labels.shape[0]}x{labels.shape[1]} pixels (height x width), its image {image.path} is '
-            f'{height}x{width}'
+            f'{path} is {labels.shape[0]}x{labels.shape[1]} pixels (height x width), its image {image} is '
+            f'{size[0]}x{size[1]}'
         )
-    values, counts = np.unique(labels.astype(int), return_counts=True)
-    if values[-1] > IGNORED:
-        raise ValueError(f'{path} holds the value {values[-1]}, and MMSegmentation reads labels as 8 bits')
-    return image.loaded, dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def check_values(
-    found: LabelCount, classes: Sequence[str], reduce_zero_label: bool, ignore_index: int, key: str
+    found: LabelCount, classes: Sequence[str], reduce_zero_label: bool, ignore_index: int, key: str, trains: bool = True
 ) -> list[str]:
     """Compare labels with the classes.
 
@@ -154,6 +180,7 @@ def check_values(
         reduce_zero_label: The data set's.
         ignore_index: The decode head's.
         key: The data set's config key.
+        trains: Whether a training learns from it: a validation may lack classes.
 
     Returns:
         Warnings: labels moved by ``reduce_zero_label`` so that the last class is empty, classes that never occur.
@@ -162,7 +189,7 @@ def check_values(
         ValueError: A label is no class, or two classes are stored as 0 and 255.
     """
     number = len(classes)
-    if not reduce_zero_label and set(found.stored) == {0, ignore_index} and number > 1:
+    if trains and not reduce_zero_label and set(found.stored) == {0, ignore_index} and number == 2:
         raise ValueError(
             f'{key}: the label maps hold 0 and {ignore_index} alone, and {ignore_index} does not count '
             f'(ignore_index): class 1 ({classes[1]}) never occurs. Store classes as 0 and 1'
@@ -179,7 +206,9 @@ def check_values(
     absent = [name for label, name in enumerate(classes) if not found.trained[label]]
     warnings = []
     if reduce_zero_label and found.stored[0] and not found.trained[number - 1]:
-        became = listed(f'{value} -> {_named(trained_label(value, True), classes)}' for value in sorted(found.stored))
+        became = listed(
+            f'{value} -> {_with_number(trained_label(value, True), classes)}' for value in sorted(found.stored)
+        )
         warnings.append(
             f'{key}.reduce_zero_label=True moves every label: {became}; class {number - 1} ({classes[-1]}) never '
             'occurs. Set it to False if 0 is a class'
@@ -190,9 +219,9 @@ def check_values(
     return warnings
 
 
-def _name(label: int, classes: Sequence[str]) -> str:
+def _class_name(label: int, classes: Sequence[str]) -> str:
     return classes[label] if label < len(classes) else 'not counted'
 
 
-def _named(label: int, classes: Sequence[str]) -> str:
+def _with_number(label: int, classes: Sequence[str]) -> str:
     return f'{label} ({classes[label]})' if label < len(classes) else 'not counted'

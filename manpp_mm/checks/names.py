@@ -7,8 +7,3 @@ def listed(names: Iterable[object], most: int = 10) -> str:
     """Names with commas, the first ones of many."""
     row = list(map(str, names))
     return ', '.join(row[:most]) + (', ...' if len(row) > most else '')
-
-
-def some(number: int, total: int, what: str) -> str:
-    """``'3 of 12 images'``."""
-    return f'{number} of {total} {what}'

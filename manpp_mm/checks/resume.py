@@ -22,16 +22,18 @@ def check_resume(config: Config, checkpoint: str) -> list[str]:
         ValueError: The checkpoint cannot be resumed from, the schedule differs, or the model has other classes.
     """
     found = read_checkpoint(checkpoint)
-    lacking = [key for key in ('message_hub', 'optimizer') if key not in found]
-    if lacking:
+    if 'message_hub' not in found:
         raise ValueError(
-            f'--resume: {checkpoint} holds weights alone, without {" and ".join(lacking)}: a published file, say. To '
-            f'start from its weights, --cfg-options load_from={checkpoint}'
+            f'--resume: {checkpoint} holds weights alone: a published file, say. To start from its weights, '
+            f'--cfg-options load_from={checkpoint}'
         )
     before = trained_config(found)
     _check_restored(before, config, checkpoint)
     _check_shapes(before, config, checkpoint)
-    return _batch_size(before, config, checkpoint)
+    warnings = _batch_size(before, config, checkpoint)
+    if 'optimizer' not in found:
+        warnings.append(f"{checkpoint} holds no state of the optimizer: it starts anew, Adam's averages with it")
+    return warnings
 
 
 _RESTORED = {
@@ -78,7 +80,7 @@ def _batch_size(before: Mapping[str, Any], config: Config, checkpoint: str) -> l
 def _plain(value: Any) -> Any:
     """Without what MMEngine's text turns into something else: tuples, and the order of keys."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in sorted(value.items())}
+        return {key: _plain(item) for key, item in sorted(value.items(), key=str)}
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value

@@ -27,7 +27,7 @@ def check_schedule(config: Config) -> list[str]:
                 )
                 break
     interval = length.get('val_interval')
-    if config.get('val_dataloader') and interval and interval > total:
+    if config.get('val_dataloader') and interval and interval > total + 1:  # one more turns it off, on purpose
         warnings.append(f'train_cfg.val_interval={interval} exceeds {unit}={total}: nothing is validated')
     return warnings
 

@@ -51,6 +51,8 @@ def check_weights(config: Config) -> None:
         ValueError: A fetched file is damaged; the message names it.
     """
     for key, address in weights_of(config):
+        if not address:
+            raise ValueError(f'{key} is empty: set it to the file to start from, --cfg-options {key}=FILE')
         if '://' not in address:
             if not osp.isfile(osp.expanduser(address)):
                 raise FileNotFoundError(f'{address} does not exist ({key})')

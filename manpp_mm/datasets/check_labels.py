@@ -3,6 +3,8 @@
 import numpy as np
 from mmcv.transforms import BaseTransform
 
+from ..checks.labels import check_shape
+
 
 class CheckLabels(BaseTransform):
     """Check a label map's size and values; place it right after ``LoadAnnotations``, in training and validation.
@@ -31,17 +33,7 @@ class CheckLabels(BaseTransform):
             return results
         labels = results['gt_seg_map']
         path = results['seg_map_path']
-        if labels.ndim != 2:
-            raise ValueError(
-                f'{path} is a picture with {labels.shape[-1]} colour channels; a label map has one, with the class of '
-                'each pixel: 0, 1, 2, ... (data/README.md)'
-            )
-        size = results['ori_shape']  # a test pipeline resizes the image alone
-        if labels.shape != tuple(size):
-            raise ValueError(
-                f'{path} is {labels.shape[0]}x{labels.shape[1]} pixels (height x width), its image '
-                f'{results["img_path"]} is {size[0]}x{size[1]}'
-            )
+        check_shape(path, labels, results['img_path'], results['ori_shape'])  # test pipelines resize the image alone
         wrong = np.unique(labels[(labels >= self.num_classes) & (labels != self.ignore_index)])
         if len(wrong):
             raise ValueError(

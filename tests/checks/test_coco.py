@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.registry import DATASETS
-from runners import coco_runner_config
+from runners import coco_runner_config, write_coco
 
 from manpp_mm.checks import check_everything
 from manpp_mm.checks.coco import count_boxes, read_coco
@@ -67,6 +67,7 @@ def set_box(**values):
         ),
         (lambda content: content['images'][1].update(id=0), '2 images have the id 0'),
         (set_box(id=5), '4 annotations have the id 5'),
+        (set_box(area=None), r'area of annotations\[0\] is None, not a number'),
         (boxes(lambda each: each.pop('area')), "4 of 4 annotations lack 'area', .*write w . h of its bbox"),
         (drop_key('images', 'height'), r"1 of 4 images lack 'height', the first is images\[0\]"),
         (drop_key('annotations', 'bbox'), "1 of 4 annotations lack 'bbox'"),
@@ -137,11 +138,11 @@ def test_classes_left_out_on_purpose_are_no_warning(tmp_path, config):
     ('content', 'message'),
     [
         (b'\xef\xbb\xbf{}', 'begins with a byte order mark'),
-        (b'{"images": [', 'is no JSON, its end is missing'),
-        (b'{"images": ]}', 'is no JSON: Expecting value'),
+        (b'{"images": [', 'is not valid JSON, its end is missing'),
+        (b'{"images": ]}', 'is not valid JSON: Expecting value'),
         (b'{"name": "\xe4"}', 'is not encoded in UTF-8'),
         (b'[]', 'holds a list, not the dict of a COCO file'),
-        (b'', 'is no JSON'),
+        (b'', 'is not valid JSON'),
     ],
 )
 def test_files_that_are_no_coco_files(tmp_path, content, message):
@@ -158,18 +159,63 @@ def test_files_that_are_no_coco_files(tmp_path, content, message):
         (None, 'has no segmentation'),
         ([[1, 1, 5, 5]], 'a polygon needs three points or more, .* and this has 4 numbers'),
         ([[1, 1, 5, 5, 1]], 'has 5 numbers'),
-        (dict(counts=[1]), 'no run-length encoding'),
+        ([1, 1, 9, 1, 9, 9], 'segmentation must be a list of polygons'),
+        (dict(counts=[1]), "lacks 'size' or 'counts'"),
     ],
 )
 def test_masks_where_they_are_loaded(tmp_path, config, mask, message):
-    edit(tmp_path, set_box(segmentation=[[1, 1, 9, 1, 9, 9]]))
-    config.train_dataloader.dataset.pipeline[1].with_mask = True
-    check_everything(config, 'train')
-    edit(tmp_path, lambda content: content['annotations'][2].update(segmentation=mask))
+    path = 'annotations/instances_val2017.json'
+    edit(tmp_path, set_box(segmentation=[[1, 1, 9, 1, 9, 9]]), path)
+    loads = next(each for each in config.val_dataloader.dataset.pipeline if each.type == 'LoadAnnotations')
+    loads.with_mask = True
+    check_everything(config, 'val')
+    edit(tmp_path, lambda content: content['annotations'][2].update(segmentation=mask), path)
     with pytest.raises(ValueError, match=rf'annotations\[2\] \(id 3\).* {message}'):
+        check_everything(config, 'val')
+    edit(tmp_path, lambda content: content['annotations'][2].update(ignore=True), path)
+    assert '3 of 4 boxes are used' in check_everything(config, 'val').warnings[0]  # what is not used needs no mask
+    loads.with_mask = False
+    check_everything(config, 'val')
+
+
+def test_training_leaves_short_polygons_out(tmp_path, config):
+    edit(tmp_path, set_box(segmentation=[[1, 1, 9, 1, 9, 9], [1, 1, 5, 5]]))
+    config.train_dataloader.dataset.pipeline[1].with_mask = True
+    (warning,) = check_everything(config, 'train').warnings
+    assert 'and this has 4 numbers; 4 such polygons are left out' in warning
+
+
+def test_images_that_are_not_read_need_not_be_there(tmp_path, config):
+    edit(tmp_path, lambda content: content['annotations'].pop())
+    (tmp_path / 'train2017/3.png').unlink()
+    with pytest.raises(FileNotFoundError, match='1 of 4 images do not exist'):
         check_everything(config, 'train')
-    config.train_dataloader.dataset.pipeline[1].with_mask = False
+    config.train_dataloader.dataset.filter_cfg = dict(filter_empty_gt=True, min_size=32)
     check_everything(config, 'train')
+    config.train_dataloader.dataset.filter_cfg.min_size = 100
+    with pytest.raises(ValueError, match='filter_cfg=.*min_size.*leaves none of 4 images'):
+        check_everything(config, 'train')
+    config.train_dataloader.dataset.update(backend_args=dict(backend='petrel'), data_root='elsewhere')
+    check_everything(config, 'train')
+
+
+def test_several_data_sets_have_keys_of_their_own(tmp_path, config):
+    (tmp_path / 'other').mkdir()
+    write_coco(tmp_path / 'other', empty=(0, 1, 2, 3))
+    first = config.train_dataloader.dataset
+    config.train_dataloader.dataset = dict(
+        type='ConcatDataset', datasets=[first, dict(first, data_root=str(tmp_path / 'other'))]
+    )
+    report = check_everything(config, 'train')
+    key = 'train_dataloader.dataset.datasets'
+    assert [(name, counts.used) for name, counts in report.summary.items()] == [(f'{key}.0', 4), (f'{key}.1', 0)]
+    config.train_dataloader.dataset.datasets[1].metainfo = dict(classes=('b', 'a', 'c'))
+    with pytest.raises(ValueError, match=rf'{key}.1.metainfo.classes is'):
+        check_everything(config, 'train')
+    config.train_dataloader.dataset.datasets.pop(0)
+    config.train_dataloader.dataset.datasets[0].metainfo = dict(classes=('a', 'b', 'c'))
+    with pytest.raises(ValueError, match=rf'{key}.0. holds no annotations'):
+        check_everything(config, 'train')
 
 
 def test_right_data_are_not_refused(tmp_path, config):

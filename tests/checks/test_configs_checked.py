@@ -14,9 +14,11 @@ from manpp_mm.checks import check_everything, check_resume
 from manpp_mm.checks.classes import check_head_classes, head_classes
 from manpp_mm.checks.config_keys import check_options
 from manpp_mm.checks.evaluators import check_save_best
+from manpp_mm.checks.everything import classes_of
 from manpp_mm.checks.loaders import check_shared_memory
 from manpp_mm.checks.schedule import check_schedule
 from manpp_mm.checks.weights import cached_file, check_weights, not_fetched
+from manpp_mm.registered import named_class
 
 
 @pytest.mark.parametrize('number', [2, 80])
@@ -94,6 +96,15 @@ def test_a_classifiers_folders(tmp_path):
         check_everything(config, 'train', 'val')
 
 
+def test_classes_that_a_classifiers_files_say():
+    pytest.importorskip('mmpretrain')
+    dataset = dict(type='ImageNet', ann_file='a.txt')
+    kind = named_class('ImageNet', 'dataset', 'mmpretrain')
+    assert classes_of(dataset, kind, 'key') is None
+    assert classes_of(dataset | dict(classes=['a', 'b']), kind, 'key') == ('a', 'b')
+    assert len(classes_of(dict(type='ImageNet'), kind, 'key')) == 1000
+
+
 def test_one_class_needs_its_comma(tmp_path):
     config = coco_runner_config(tmp_path)
     config.train_dataloader.dataset.metainfo = dict(classes='disc')
@@ -140,10 +151,12 @@ def test_save_best(make, wrong, right):
         check_save_best(config)
     for name in (right, 'auto', [right]):
         config.default_hooks.checkpoint.save_best = name
-        check_save_best(config)
+        assert check_save_best(config) == []
+    config.val_evaluator = dict(type='MultiDatasetsEvaluator', metrics=[config.val_evaluator], dataset_prefixes=['a'])
+    config.default_hooks.checkpoint.save_best = f'a/{right}'
+    assert check_save_best(config) == []
     config.val_dataloader = None
-    with pytest.raises(ValueError, match='nothing validates'):
-        check_save_best(config)
+    assert 'nothing validates' in check_save_best(config)[0]
 
 
 @pytest.mark.parametrize(
@@ -173,6 +186,7 @@ def trained(tmp_path_factory):
         dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=2, convert_to_iter_based=True),
     ]
     config.optim_wrapper.optimizer = dict(type='AdamW', lr=1e-3, betas=(0.9, 0.99))
+    config.optim_wrapper.paramwise_cfg = dict(custom_keys={'backbone.auxiliary': dict(lr_mult=0.5)})
     config.train_cfg.max_epochs = 1
     runner(renamed(config)).train()
     return config, f'{config.work_dir}/epoch_1.pth'
@@ -190,6 +204,7 @@ class TestResume:
         [
             ('param_scheduler.0.milestones', [3], 'another param_scheduler, and a resumed run goes on by the old one'),
             ('optim_wrapper.optimizer.lr', 0.5, r'another optim_wrapper.optimizer, .*load_from='),
+            ('optim_wrapper.paramwise_cfg.norm_decay_mult', 0.0, 'another optim_wrapper.paramwise_cfg'),
             ('model.roi_head.bbox_head.num_classes', 7, r'bbox_head.num_classes=3 \(now 7\)'),
         ],
     )
@@ -211,7 +226,7 @@ class TestResume:
         config, checkpoint = trained
         weights = torch.load(checkpoint, weights_only=False)
         torch.save(dict(state_dict=weights['state_dict'], meta={}), tmp_path / 'published.pth')
-        message = 'published.pth holds weights alone, .*--cfg-options load_from='
+        message = 'published.pth holds weights alone: .*--cfg-options load_from='
         with pytest.raises(ValueError, match=message):
             check_resume(config, str(tmp_path / 'published.pth'))
 
@@ -255,10 +270,10 @@ def test_a_shared_memory_that_is_too_small(tmp_path, monkeypatch):
 def test_what_a_training_never_reaches():
     config = detector_config()
     assert check_schedule(config) == []
-    config.train_cfg.update(max_epochs=4, val_interval=5)
+    config.train_cfg.update(max_epochs=4, val_interval=6)
     milestones, validation = check_schedule(config)
     assert milestones.startswith('param_scheduler.1.milestones (MultiStepLR) is [8, 11], and the training ends at')
-    assert validation == 'train_cfg.val_interval=5 exceeds max_epochs=4: nothing is validated'
+    assert validation == 'train_cfg.val_interval=6 exceeds max_epochs=4: nothing is validated'
     config = segmentor_config()
     assert check_schedule(config) == []
     config.train_cfg.max_iters = 1000

@@ -78,3 +78,17 @@ def test_of_many_images_a_sample_is_looked_at(tmp_path):
 
 def test_nothing_is_said_of_right_sizes():
     assert check_sizes([], 'a.json') is None
+
+
+@pytest.mark.parametrize('suffix', ['jpg', 'png'])
+def test_a_download_that_was_cut_off(tmp_path, suffix):
+    path = tmp_path / f'a.{suffix}'
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8))
+    read_header(str(path))
+    content = path.read_bytes()
+    path.write_bytes(content + b'\0' * 100)  # some cameras pad
+    read_header(str(path))
+    path.write_bytes(content[: len(content) // 2])
+    if cv2.imread(str(path)) is None:
+        with pytest.raises(ValueError, match=f'a.{suffix} is cut off: fetch it again'):
+            read_header(str(path))

@@ -49,6 +49,7 @@ def test_two_classes_as_0_and_255(tmp_path, config):
     message = r'hold 0 and 255 alone, and 255 does not count .*class 1 \(front\) never occurs. Store classes as 0 and 1'
     with pytest.raises(ValueError, match=message):
         check_everything(config, 'train')
+    assert 'front' in check_everything(config, 'val').warnings[0]  # a validation may lack it
     write(tmp_path, [0, 1])
     assert check_everything(config, 'train', 'val').warnings == []
 
@@ -115,6 +116,19 @@ def test_lossy_label_maps(tmp_path, config):
         cv2.imwrite(str(path.with_suffix('.jpg')), cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
     with pytest.raises(ValueError, match='0.jpg is a JPEG, whose compression changes labels'):
         check_everything(config, 'train')
+
+
+def test_labels_that_a_transform_of_its_own_reads_are_left_alone(tmp_path, config):
+    cv2.imwrite(str(tmp_path / 'labels/0.png'), np.full((64, 64), 9, np.uint8))
+    config.train_dataloader.dataset.pipeline[1].type = 'LoadBiomedicalAnnotation'
+    assert check_everything(config, 'train').warnings == []
+
+
+def test_images_and_labels_in_one_folder(tmp_path, config):
+    for path in (tmp_path / 'labels').iterdir():
+        path.rename(tmp_path / 'images' / path.name)
+    config.train_dataloader.dataset.data_prefix = dict(img_path='images', seg_map_path='images')
+    assert check_everything(config, 'train').warnings == []
 
 
 def test_images_of_another_suffix_are_counted(tmp_path, config):

@@ -561,7 +561,7 @@ def test_what_is_written_needs_a_budget_or_a_method(tmp_path, monkeypatch):
     flags = ['--input', '2', '64', '128', '--write', str(tmp_path / 'a.py')]
     monkeypatch.setattr(sys, 'argv', ['fit.py', str(config), *flags])
     plain(segmentor_config()).dump(config)
-    with pytest.raises(SystemExit, match='--write and --measure take the config that fits: give --memory or --method'):
+    with pytest.raises(ValueError, match='--write and --measure take the config that fits: give --memory or --method'):
         tool.main()
     segmentor_config(cuts=None, local_blocks='auto', memory_budget='1GiB').dump(config)
     tool.main()
