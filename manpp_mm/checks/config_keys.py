@@ -6,8 +6,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import Runner
-from mmengine.runner._flexible_runner import FlexibleRunner
+from mmengine.runner import FlexibleRunner, Runner
 
 from .names import listed
 
