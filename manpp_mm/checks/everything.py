@@ -170,7 +170,7 @@ def _check_coco(
     images.check_exist([file for file, _ in pairs], f'{key}.data_prefix.img')
     if all(each.get('color_type', 'color') == 'color' for each in place.transforms('LoadImageFromFile')):
         looked_at = images.sample(pairs)
-        headers = images.read_headers([file for file, _ in looked_at], f'images of {key}')
+        headers = images.in_parallel(images.read_header, [file for file, _ in looked_at], f'images of {key}')
         report.sizes[key] = images.describe_sizes([header.loaded for header in headers])
         sized = ((header, said) for header, (_, said) in zip(headers, looked_at, strict=True))
         if warning := images.check_sizes(sized, path):

@@ -58,19 +58,6 @@ def check_exist(paths: Sequence[str], key: str) -> None:
         raise FileNotFoundError(f'{there.count(False)} of {of} do not exist ({key}), the first is {first}')
 
 
-def read_headers(paths: Sequence[str], what: str) -> list[ImageFile]:
-    """Read the headers of image files side by side.
-
-    Args:
-        paths: The files.
-        what: What they are, for the progress bar.
-
-    Raises:
-        ValueError: A file is empty or no image; the message names it.
-    """
-    return in_parallel(read_header, paths, what)
-
-
 def in_parallel(function: Callable, items: Sequence, what: str) -> list:
     """Apply a function to items side by side, with a progress bar where there are many."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # aerial images exceed it
