@@ -14,7 +14,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.utils import ProgressBar
 
-from manpp_mm.checks.config_keys import check_options
+from manpp_mm.checks.config_keys import merge_options
 from manpp_mm.cli import errors
 from manpp_mm.compat.config_prefix import read_config
 from manpp_mm.memory import Measurement, TrainingStep, measure, peak_table, plot_modes, plot_sweep, table, variants
@@ -57,9 +57,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     config = read_config(args.config)
-    if args.cfg_options is not None:
-        check_options(config, args.cfg_options)
-        config.merge_from_dict(args.cfg_options)
+    merge_options(config, args.cfg_options)
     MMLogger.get_instance('mmengine', log_level='WARNING')
     init_default_scope(config.get('default_scope', 'mmengine'))
     device = 'cuda' if torch.cuda.is_available() else 'cpu'

@@ -13,7 +13,7 @@ from mmengine.logging import MMLogger
 
 from manpp_mm import fit
 from manpp_mm.backbones import mode_of
-from manpp_mm.checks.config_keys import check_options
+from manpp_mm.checks.config_keys import merge_options
 from manpp_mm.cli import arguments, errors
 from manpp_mm.compat.config_prefix import read_config
 from manpp_mm.memory.fit import PLAN, below_the_floor, budget_of, candidates, needs_plan
@@ -61,8 +61,7 @@ def main() -> None:
     MMLogger.get_instance('mmengine', log_level='WARNING')
     warnings.simplefilter('ignore')  # of the models, which are only probed here
     config = read_config(args.config)
-    check_options(config, args.cfg_options or {})
-    config.merge_from_dict(args.cfg_options or {})
+    merge_options(config, args.cfg_options)
     if args.amp:
         arguments.enable_amp(config)
     if (args.write or args.measure) and not (args.memory or args.method or needs_plan(config)):

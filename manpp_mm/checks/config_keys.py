@@ -35,6 +35,12 @@ _ALIASES = {
 """What users of MMLab mean by a key."""
 
 
+def merge_options(config: Config, options: 'Mapping[str, Any] | None') -> None:
+    """Merge ``--cfg-options`` into a config; see :func:`check_options`."""
+    check_options(config, options or {})
+    config.merge_from_dict(options or {})
+
+
 def check_options(config: Config, options: Mapping[str, Any]) -> None:
     """Look for top-level keys on the command line that would change nothing.
 

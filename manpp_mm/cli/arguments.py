@@ -8,7 +8,7 @@ from copy import deepcopy
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 
-from ..checks.config_keys import check_options
+from ..checks.config_keys import merge_options
 from ..checks.files import innermost, way_to_data
 from ..compat.config_prefix import read_config
 from ..memory.budget import budget_bytes
@@ -72,8 +72,7 @@ def load_config(args: argparse.Namespace) -> Config:
             '--cfg-options data_root=... changes nothing: the paths are expanded when the config is read. Instead '
             f'{way_to_data(config)}set data_root of each *_dataloader.dataset and the paths of the evaluators'
         )
-    check_options(config, options)
-    config.merge_from_dict(options)
+    merge_options(config, options)
     config.launcher = args.launcher
     if args.work_dir is not None:
         config.work_dir = args.work_dir
