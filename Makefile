@@ -50,7 +50,7 @@ test-fast: install
 
 # The suite on the maintained fork of MMLab's packages, in an environment of its own.
 test-onedl:
-	$(MAKE) test VENV=.venv-onedl REQUIREMENTS=requirements-onedl.txt
+	$(MAKE) test VENV=.venv-onedl REQUIREMENTS=requirements/onedl.txt
 
 # On a machine with a GPU: the tests that need one, then five configs measured, into work_dirs/gpu.
 gpu: install

@@ -1,11 +1,9 @@
-"""Commands in a process of their own, and tools in this one."""
+"""Commands in a process of their own."""
 
-import importlib.util
 import os
 import socket
 import subprocess
 from pathlib import Path
-from types import ModuleType
 
 ROOT = Path(__file__).parents[1]
 
@@ -16,14 +14,6 @@ def execute(*command: object, **environment: str) -> subprocess.CompletedProcess
     return subprocess.run(
         [str(part) for part in command], cwd=ROOT, env=os.environ | own | environment, capture_output=True, text=True
     )
-
-
-def load_tool(program: str) -> ModuleType:
-    """A tool as a module, ``'tools/train.py'`` say."""
-    spec = importlib.util.spec_from_file_location('tool', ROOT / program)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def free_port() -> str:

@@ -3,7 +3,6 @@
 import inspect
 import json
 import re
-import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from documents import DOCUMENTS, ROOT, benchmark_table, commands
-from processes import load_tool
 
 from manpp_mm import hooks
 from manpp_mm.auxiliary import AuxiliaryNetwork
@@ -27,7 +25,7 @@ RUN_BY = {
     'tools/dist_train.sh': 'tests/end_to_end/test_tools.py::test_two_processes_on_a_cpu',
     'tools/benchmark.py': 'tests/memory/test_benchmark.py::test_the_tools',
     'tools/gpu_check.py': 'tests/memory/test_gpu_check.py::test_it_goes_on_where_it_was',
-    'tools/fit.py': 'tests/memory/test_fit.py::test_the_tool',
+    'tools/fit.py': 'tests/memory/test_fit.py::test_the_command',
     'tools/plot_log.py': 'tests/hooks/test_local_scalars.py::test_they_reach_the_log_file_and_its_plot',
     'tools/make_demo_data.py': 'tests/end_to_end/test_tools.py::test_demo_data_is_deterministic_and_as_promised',
     'tools/compare.py': 'tests/comparison/test_grid.py::test_the_tool',
@@ -77,10 +75,13 @@ def test_every_command_is_run_by_a_test_or_says_why_not(document, monkeypatch):
 
 def parses(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The tool knows the flags; a config that it names is there."""
-    monkeypatch.setattr(sys, 'argv', [program, *arguments])
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)  # some flags need a GPU
     monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda: (8 * 2**30, 8 * 2**30))
-    config = getattr(load_tool(program).parse_args(), 'config', None)
+    source = (ROOT / program).read_text()
+    (command,) = re.findall(r'from manpp_mm.commands.(\w+) import main', source) or [None]
+    if command is None:
+        return
+    config = getattr(import_module(f'manpp_mm.commands.{command}').parse_args(arguments), 'config', None)
     if config is not None and '::' in config:
         read_config(config)
         return

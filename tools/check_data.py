@@ -1,50 +1,10 @@
 """Check a config's data and print what a training would see: images, boxes or pixels a class, what is dropped and why.
 
-python tools/check_data.py configs/demo_faster_rcnn_r18_manpp.py --out-dir checked
+The same as ``manpp check``.
 """
 
-import argparse
-
-from rich.console import Console
-from rich.table import Table
-
-from manpp_mm.checks import check_everything
-from manpp_mm.checks.samples import paint_samples
-from manpp_mm.cli import arguments, errors
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help="config file, or a package's: mmdet::..., mmseg::..., manpp_mm::...")
-    parser.add_argument('--out-dir', help='folder for a few painted training images')
-    parser.add_argument('--samples', type=int, default=4, help='how many')
-    parser.add_argument('--splits', nargs='+', choices=['train', 'val', 'test'], default=['train', 'val'])
-    arguments.add_common_arguments(parser)
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-    config = arguments.load_config(args)
-    report = check_everything(config, *args.splits)
-    console = Console(width=None if Console().is_terminal else 120)
-    for key, found in report.summary.items():
-        console.print(f'{key}: {found}', markup=False)
-        if key in report.sizes:
-            console.print(report.sizes[key], markup=False)
-        table = Table()
-        for column in found.columns():
-            table.add_column(column, justify='left' if column == 'class' else 'right')
-        for row in found.rows():
-            table.add_row(*row)
-        console.print(table)
-    for warning in report.warnings:
-        console.print(f'warning: {warning}', style='yellow', soft_wrap=True, markup=False)
-    if args.out_dir is not None:
-        painted = paint_samples(config, args.out_dir, args.samples)
-        console.print(f'painted: {len(painted)} training images in {args.out_dir}', markup=False)
-    console.print(f'{len(report.warnings)} warnings, no error')
-
+from manpp_mm.cli import errors
+from manpp_mm.commands.check import main
 
 if __name__ == '__main__':
     errors.run(main)

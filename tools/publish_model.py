@@ -1,27 +1,10 @@
 """Write the plain model of a checkpoint: no auxiliary networks, no optimizer, a config without manpp_mm.
 
-python tools/publish_model.py work_dirs/faster_rcnn_r50_manpp_coco/epoch_12.pth faster_rcnn_r50.pth
+The same as ``manpp publish``.
 """
 
-import argparse
-
 from manpp_mm.cli import errors
-from manpp_mm.publish import publish
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('source', metavar='IN', help='checkpoint of a training, block-local or not')
-    parser.add_argument('target', metavar='OUT', help='file to write; NAME.pth becomes NAME-HASH.pth')
-    parser.add_argument('--raw', action='store_true', help='with EMAHook the weights before averaging')
-    errors.add_traceback_argument(parser)
-    return parser.parse_args()
-
-
-def main() -> None:
-    args = parse_args()
-    print(publish(args.source, args.target, args.raw))
-
+from manpp_mm.commands.publish import main
 
 if __name__ == '__main__':
     errors.run(main)

@@ -1,56 +1,10 @@
 """Evaluate a checkpoint: box AP for a detector, mIoU for a segmentor.
 
-python tools/test.py configs/faster_rcnn_r50_manpp_coco.py work_dirs/faster_rcnn_r50_manpp_coco/epoch_12.pth
+The same as ``manpp test``.
 """
 
-import argparse
-
-from mmengine.config import Config
-
-from manpp_mm.checkpoint_file import check_checkpoint_file, check_fits
-from manpp_mm.cli import arguments, checking, errors
-from manpp_mm.cli import runner as running
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help="config file, or a package's: mmdet::..., mmseg::..., manpp_mm::...")
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', help='a .pkl file (detector) or a folder (segmentor) for the predictions')
-    parser.add_argument('--show', action='store_true', help='show painted images in a window')
-    parser.add_argument('--show-dir', help='folder for painted images')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows an image')
-    parser.add_argument('--tta', action='store_true', help='test with augmentation')
-    arguments.add_check_argument(parser)
-    arguments.add_common_arguments(parser)
-    return parser.parse_args()
-
-
-def prepared(args: argparse.Namespace) -> tuple[Config, list[str]]:
-    """The config as it is to be tested, and warnings."""
-    check_checkpoint_file(args.checkpoint, 'checkpoint')
-    config = arguments.load_config(args)
-    config.load_from = args.checkpoint
-    warnings = [] if args.no_check else checking.before_testing(config)
-    config, _ = running.prepare(config, args.checkpoint)
-    if args.show or args.show_dir:
-        arguments.enable_painting(config, args.show, args.show_dir, args.wait_time)
-    if args.tta:
-        arguments.enable_tta(config)
-    if args.out is not None:
-        arguments.enable_output(config, args.out)
-    return config, warnings
-
-
-def main() -> None:
-    args = parse_args()
-    config, warnings = prepared(args)
-    runner = running.build_runner(config)
-    for warning in warnings:
-        runner.logger.warning(warning)
-    check_fits(runner.model, args.checkpoint)
-    runner.test()
-
+from manpp_mm.cli import errors
+from manpp_mm.commands.test import main
 
 if __name__ == '__main__':
     errors.run(main)

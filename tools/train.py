@@ -1,71 +1,10 @@
 """Train a detector or segmentor.
 
-python tools/train.py mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py --memory 8GiB
-python tools/train.py configs/faster_rcnn_r50_manpp_coco.py
+The same as ``manpp train``.
 """
 
-import argparse
-
-from mmengine.config import Config
-
-from manpp_mm.checkpoint_file import check_checkpoint_file, check_load_from
-from manpp_mm.checks.files import check_crop
-from manpp_mm.cli import arguments, checking, errors
-from manpp_mm.cli import runner as running
-from manpp_mm.memory.fit import check_request
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help="config file, or a package's: mmdet::..., mmseg::..., manpp_mm::...")
-    parser.add_argument('--amp', action='store_true', help='train in mixed precision (needs a GPU)')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch')
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='CHECKPOINT',
-        help='resume from a checkpoint; without a path from the latest one in the work folder',
-    )
-    arguments.add_check_argument(parser)
-    arguments.add_fitting_arguments(parser)
-    arguments.add_common_arguments(parser)
-    return parser.parse_args()
-
-
-def prepared(args: argparse.Namespace) -> tuple[Config, str, list[str]]:
-    """The config as it is to be trained, what the log is to say of its memory, and warnings."""
-    config = arguments.load_config(args)
-    if args.amp:
-        arguments.enable_amp(config)
-    arguments.check_device(config)
-    check_request(config, None if args.resume is not None else args.method)
-    if args.auto_scale_lr:
-        arguments.enable_auto_scale_lr(config)
-    if args.resume is not None:
-        arguments.enable_resume(config, args.resume)
-    check_checkpoint_file(config.get('load_from'), '--resume' if config.get('resume') else 'load_from')
-    resumed = running.checkpoint_to_resume(config)
-    warnings = [] if args.no_check else checking.before_training(config, resumed)
-    check_crop(config)
-    config, words = running.prepare(config, resumed, predict=True, memory=args.memory, method=args.method)
-    if resumed is not None and not args.no_check:
-        warnings += checking.before_resuming(config, resumed)
-    return config, words, warnings
-
-
-def main() -> None:
-    args = parse_args()
-    config, words, warnings = prepared(args)
-    runner = running.build_runner(config)
-    if config.get('load_from') and not config.get('resume') and '://' not in config.load_from and not args.no_check:
-        check_load_from(runner.model, config.load_from)
-    if words:
-        runner.logger.info(words)
-    for warning in warnings:
-        runner.logger.warning(warning)
-    running.train(runner)
-
+from manpp_mm.cli import errors
+from manpp_mm.commands.train import main
 
 if __name__ == '__main__':
     errors.run(main)

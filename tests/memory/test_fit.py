@@ -2,19 +2,18 @@
 
 import copy
 import re
-import sys
 
 import pytest
 import torch
 from helpers import build, classifier_config, detector_config, segmentor_config, upstream, with_swin
 from mmengine.config import Config, ConfigDict
 from mmengine.optim import AmpOptimWrapper
-from processes import execute, load_tool
 from runners import coco_runner_config, renamed, runner, segmentation_runner_config
 
 import manpp_mm
 from manpp_mm.backbones import mode_of
 from manpp_mm.cli import runner as running
+from manpp_mm.commands import fit as command
 from manpp_mm.memory import TrainingStep, fit
 from manpp_mm.memory import budget as budgets
 from manpp_mm.memory.budget import RESERVE, budget_bytes, parse_size
@@ -523,22 +522,17 @@ def test_a_plan_whose_own_step_misses_the_budget_gives_way_to_the_next(monkeypat
 
 
 @pytest.mark.slow
-def test_the_tool(tmp_path):
+def test_the_command(tmp_path, capsys):
     config = tmp_path / 'plain.py'
     plain(segmentor_config()).dump(config)
-    tool = (sys.executable, 'tools/fit.py', config)
-    done = execute(*tool, '--input', 2, 128, 256, '--memory', '1GiB')
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert 'manpp_checkpointed' in done.stdout and 'cuts=[' in done.stdout
-    done = execute(*tool, '--input', 2, 128, 256, '--method', 'exact', '--write', tmp_path / 'exact.py', '--measure')
-    assert done.returncode == 0, done.stderr[-3000:]
-    factor = float(re.search(r'predicted ([\d.]+) of the former', done.stdout)[1])
+    argv = [str(config), '--input', '2', '128', '256']
+    command.main([*argv, '--memory', '1GiB'])
+    found = capsys.readouterr().out
+    assert 'manpp_checkpointed' in found and 'cuts=[' in found
+    command.main([*argv, '--method', 'exact', '--write', str(tmp_path / 'exact.py'), '--measure'])
+    factor = float(re.search(r'predicted ([\d.]+) of the former', capsys.readouterr().out)[1])
     assert factor == pytest.approx(1, abs=0.1)
     assert method_of(Config.fromfile(tmp_path / 'exact.py')) == 'exact'
-    done = execute(*tool, '--memory', '8', '--write', tmp_path / 'a.py')
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].endswith("--memory: memory '8' has no unit: write 8GiB or 8MB")
-    assert not (tmp_path / 'a.py').exists()
 
 
 @pytest.mark.parametrize(
@@ -546,34 +540,31 @@ def test_the_tool(tmp_path):
     [
         (['--memory', '8GiB', '--write', 'a.txt'], '--write a.txt: a config is a Python file'),
         (['--memory', '8GiB', '--write', 'nowhere/a.py'], '--write nowhere/a.py: there is no folder nowhere'),
+        (['--memory', '8'], "--memory: memory '8' has no unit: write 8GiB or 8MB"),
         (['--method', 'magic'], "invalid choice: 'magic' (choose from 'end_to_end'"),
     ],
 )
-def test_flags_are_checked_before_anything_is_planned(flags, message, monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'argv', ['fit.py', 'config.py', *flags])
+def test_flags_are_checked_before_anything_is_planned(flags, message, capsys):
     with pytest.raises(SystemExit, match='2'):
-        load_tool('tools/fit.py').parse_args()
+        command.parse_args(['config.py', *flags])
     assert message in capsys.readouterr().err
 
 
-def test_what_is_written_needs_a_budget_or_a_method(tmp_path, monkeypatch):
-    tool, config = load_tool('tools/fit.py'), tmp_path / 'config.py'
-    flags = ['--input', '2', '64', '128', '--write', str(tmp_path / 'a.py')]
-    monkeypatch.setattr(sys, 'argv', ['fit.py', str(config), *flags])
+def test_what_is_written_needs_a_budget_or_a_method(tmp_path):
+    config = tmp_path / 'config.py'
+    argv = [str(config), '--input', '2', '64', '128', '--write', str(tmp_path / 'a.py')]
     plain(segmentor_config()).dump(config)
     with pytest.raises(ValueError, match='--write and --measure take the config that fits: give --memory or --method'):
-        tool.main()
+        command.main(argv)
     segmentor_config(cuts=None, local_blocks='auto', memory_budget='1GiB').dump(config)
-    tool.main()
+    command.main(argv)
     assert Config.fromfile(tmp_path / 'a.py').manpp_plan.memory == '1GiB'
 
 
-def test_what_nothing_fits_is_said_below_the_table(tmp_path, monkeypatch, capsys):
+def test_what_nothing_fits_is_said_below_the_table(tmp_path, capsys):
     config = tmp_path / 'plain.py'
     plain(segmentor_config()).dump(config)
-    flags = ['--input', '2', '64', '128', '--memory', '5MiB', '--method', 'end_to_end']
-    monkeypatch.setattr(sys, 'argv', ['fit.py', str(config), *flags])
-    load_tool('tools/fit.py').main()
+    command.main([str(config), '--input', '2', '64', '128', '--memory', '5MiB', '--method', 'end_to_end'])
     last = capsys.readouterr().out.splitlines()[-1]
     assert re.match(r'memory 5MiB is below the floor: give at least \d+MiB. 2 images of 64x128 need', last)
 

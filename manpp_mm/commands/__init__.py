@@ -1,0 +1,44 @@
+"""The commands of ``manpp``; ``tools/`` holds a script for each, for a checkout and for MIM."""
+
+import sys
+from importlib import import_module
+
+from ..cli import errors
+from ..version import __version__
+
+COMMANDS = dict(
+    train='train a detector, segmentor or classifier',
+    test='evaluate a checkpoint',
+    fit='show what each way to train a config needs, and write the config that fits a card',
+    check='check the data of a config and show what a training would see',
+    publish='write the plain model of a checkpoint',
+    infer='run a checkpoint over an image or a folder',
+    compare='train variants of a config on equal terms and compare their accuracy',
+    benchmark='measure memory, work and time of a step',
+    plot_log='plot block losses and scaling biases of a training',
+)
+
+
+def main() -> None:
+    """Run ``manpp COMMAND ...``; also ``python -m manpp_mm COMMAND ...``."""
+    name, *rest = sys.argv[1:] or ['--help']
+    if name in ('-h', '--help'):
+        print(_help())
+        return
+    if name in ('-V', '--version'):
+        print(__version__)
+        return
+    command = name.replace('-', '_')
+    if command not in COMMANDS:
+        sys.exit(f'error: manpp has no command {name!r}\n\n{_help()}')
+    module = import_module(f'.{command}', __name__)
+    sys.argv = [f'manpp {name}', *rest]  # argparse prints it, and errors.run looks for --traceback there
+    errors.run(module.main)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f'  {name.replace("_", "-"):<{width}}  {words}' for name, words in COMMANDS.items()]
+    return '\n'.join(
+        ['usage: manpp COMMAND [options]', '', *lines, '', 'manpp COMMAND --help lists the options of a command.']
+    )
