@@ -1,4 +1,4 @@
-"""What the documents show: configs and commands, in indented blocks."""
+"""What the documents show: configs and commands, in fenced blocks."""
 
 import json
 import re
@@ -11,9 +11,13 @@ _COMMAND = re.compile(r'(?:[A-Z_]+=\S+ )?(?:python|bash|make|pip|mim|tensorboard
 
 
 def blocks(text: str) -> list[str]:
-    """The indented blocks of a document, without their indentation; a blank line inside does not end one."""
-    found = re.findall(r'^    .+\n(?:(?:    .*)?\n)*', text, re.M)
-    return [re.sub(r'^    ', '', block, flags=re.M).strip() + '\n' for block in found]
+    """The fenced blocks of a document."""
+    return [block for _, block in fenced(text)]
+
+
+def fenced(text: str) -> list[tuple[str, str]]:
+    """The fenced blocks of a document, each with its language."""
+    return re.findall(r'^```(\w+)\n(.*?)^```$', text, re.M | re.S)
 
 
 def configs(text: str) -> list[str]:
@@ -23,7 +27,7 @@ def configs(text: str) -> list[str]:
 
 def commands(text: str) -> list[list[str]]:
     """The shell commands in the blocks, in words; environment variables set before one are left out."""
-    lines = '\n'.join(blocks(text)).replace('\\\n', ' ').splitlines()
+    lines = '\n'.join(block for language, block in fenced(text) if language == 'bash').replace('\\\n', ' ').splitlines()
     found = [shlex.split(line) for line in lines if _COMMAND.match(line)]
     return [words[1:] if re.fullmatch(r'[A-Z_]+=.*', words[0]) else words for words in found]
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from documents import blocks
 from helpers import FCOS, build, check_evaluation, check_exact, check_parity, detection_batch, detector_config
 from mmdet.models import PyramidVisionTransformerV2, RegNet
 from mmdet.registry import MODELS
@@ -26,7 +27,7 @@ CASES = {
 @pytest.fixture(scope='module')
 def backbones():
     found: dict = {}
-    codes = re.findall(r'```python\n(.*?)```', DOCUMENT.read_text(), re.S)
+    codes = [code for code in blocks(DOCUMENT.read_text()) if re.search(r'^(class|def) ', code, re.M)]
     for code in codes:
         exec(code, found)
     yield {name: (found[name], code) for name, code in zip(CASES, codes, strict=False)} | dict(compare=found['compare'])
