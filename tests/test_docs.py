@@ -161,7 +161,10 @@ def test_every_guarantee_names_its_test():
     assert all('`tests/' in row for row in rows)
 
 
-TABLES = re.findall(r'<!-- (results/\w+) by (\S+) -->\n((?:\|.*\n)+)', (ROOT / 'docs/results.md').read_text())
+TABLES = re.findall(
+    r'<!-- (results/\w+) by (\S+) -->\n((?:\|.*\n)+)',
+    ''.join((ROOT / f'docs/{name}.md').read_text() for name in ('results', 'ablations')),
+)
 
 
 @pytest.mark.parametrize(('folder', 'metric', 'table'), TABLES, ids=[f'{table[0]}-{table[1]}' for table in TABLES])
@@ -205,7 +208,7 @@ def test_costs_outside_the_tables_are_theirs(document):
             assert cell == f'{peak:.2f}; {times[0]:.2f} and {times[1]:.2f}', (config, mode)
 
 
-@pytest.mark.parametrize('document', ['README.md', 'docs/choosing.md', 'docs/results.md'])
+@pytest.mark.parametrize('document', ['README.md', 'docs/choosing.md', 'docs/results.md', 'docs/ablations.md'])
 def test_accuracies_outside_the_tables_are_theirs(document):
     found = re.findall(r'\d+\.\d\d ± \d+\.\d\d', (ROOT / document).read_text())
     known = {row.split('|')[3].strip() for *_, table in TABLES for row in table.splitlines()[2:]}

@@ -5,7 +5,7 @@ custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 
 model = dict(backbone=_base_.manpp_backbone, roi_head=dict(bbox_head=dict(num_classes=3)))
 # One unit before what the planner finds, for 6 MB of 72: the head sees the block's own stride, and C3 learns from
-# the task. On two seeds that closed most of the gap (docs/results.md).
+# the task. On two seeds that closed most of the gap (docs/ablations.md).
 model['backbone'] |= dict(
     cuts=[(1, 0)],
     auxiliary=dict(
@@ -15,7 +15,7 @@ model['backbone'] |= dict(
 )
 custom_hooks = _base_.manpp_hooks
 default_hooks = _base_.manpp_default_hooks
-# Chosen for end-to-end among 5e-4 and 1e-3 on seed 90: docs/results.md.
+# Chosen for end-to-end among 5e-4 and 1e-3 on seed 90: docs/ablations.md.
 optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=_base_.manpp_paramwise)
 
 root = '{{$BCCD_ROOT:data/bccd}}/'

@@ -19,13 +19,13 @@ model = dict(
     ),
     auxiliary_head=None,
 )
-# What tools/fit.py finds for images this small, and the best of four on one seed: docs/results.md.
+# What tools/fit.py finds for images this small, and the best of four on one seed: docs/ablations.md.
 model['backbone'] |= dict(
     type='LocalResNet',
     strides=(1, 2, 2, 1),
     dilations=(1, 1, 1, 2),
     cuts=[(2, 0)],
-    # As docs/results.md has it: images this small leave little to pool.
+    # As docs/ablations.md has it: images this small leave little to pool.
     auxiliary=_base_.manpp_backbone.auxiliary | dict(stride=None, loss_resolution='label'),
     norm_cfg=norm_cfg,
     norm_eval=True,
@@ -34,7 +34,7 @@ model['backbone'] |= dict(
 custom_hooks = _base_.manpp_hooks
 default_hooks = _base_.manpp_default_hooks
 randomness = dict(seed=0)
-# Upstream's SGD at 0.01, for end-to-end better than 0.005 and 0.02 on seed 90: docs/results.md.
+# Upstream's SGD at 0.01, for end-to-end better than 0.005 and 0.02 on seed 90: docs/ablations.md.
 optim_wrapper = dict(clip_grad=dict(_delete_=True, max_norm=10), paramwise_cfg=_base_.manpp_paramwise)
 
 root = '{{$CAMVID_ROOT:data/camvid}}/'

@@ -1,5 +1,5 @@
 # ResNet-32 on CIFAR-10 in mosaics, one picture a class: K = 16, the stem and each unit a block. For a GPU; images stay
-# in memory. The schedule is a quarter of the one in ../_base_/cifar10.py. docs/results.md has the command.
+# in memory. The schedule is a quarter of the one in ../_base_/cifar10.py. docs/ablations.md has the command.
 _base_ = '../resnet32_manpp_cifar10.py'
 
 dataset = dict(_delete_=True, type='MosaicDataset', data_root='{{$CIFAR10_MOSAICS:data/cifar10_mosaics}}')
