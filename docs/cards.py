@@ -22,7 +22,7 @@ MODELS = {
     'DeepLabV3 R101, 512x1024': 'mmseg::deeplabv3/deeplabv3_r101-d8_4xb2-40k_cityscapes-512x1024.py',
 }
 CARDS = (8, 12, 16, 24)
-WAYS = {'end-to-end': ('end_to_end',), '`--memory`': ('checkpointed', 'exact'), '`--method manpp`': ('manpp',)}
+WAYS = {'end-to-end': ('end_to_end',), '`--memory`': ('end_to_end', 'checkpointed', 'exact'), '`--method manpp`': ('manpp',)}
 """Rows of the table, and the methods whose largest batch each takes."""
 
 
@@ -35,15 +35,17 @@ def main(path: Path) -> None:
         batch, size = training_input(config)
         survey = Survey(config, batch, size)
         found[model] = dict(config=name, input=list(size), batches={way: {} for way in WAYS})
-        for card in CARDS:
-            room = room_in(budget_bytes(f'{card}GiB'))
-            predictor = Predictor(config, batch, size, room, survey)
-            for way, methods in WAYS.items():
-                # `--memory` spares neck and heads of end-to-end training first, where that is enough.
-                ways = predictor.predictions(('end_to_end', *methods) if way == '`--memory`' else methods)
-                kept = ways[:1] if way == 'end-to-end' else ways
-                found[model]['batches'][way][card] = max(each.largest_batch(room, size) for each in kept)
-            print(model, card, {way: found[model]['batches'][way][card] for way in WAYS}, flush=True)
+        if survey.measured:
+            raise ValueError(f'{model}: other batches cannot be predicted: {survey.measured}')
+        predictor = Predictor(config, batch, size, survey=survey)
+        for way, methods in WAYS.items():
+            ways = predictor.predictions(methods)
+            if way == 'end-to-end':
+                ways = ways[:1]  # upstream's own; the others checkpoint neck and heads
+            for card in CARDS:
+                room = room_in(budget_bytes(f'{card}GiB'))
+                found[model]['batches'][way][card] = max(each.largest_batch(room, size) for each in ways)
+        print(model, found[model]['batches'], flush=True)
         path.write_text(json.dumps(found, indent=2) + '\n')
 
 
