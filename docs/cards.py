@@ -22,7 +22,11 @@ MODELS = {
     'DeepLabV3 R101, 512x1024': 'mmseg::deeplabv3/deeplabv3_r101-d8_4xb2-40k_cityscapes-512x1024.py',
 }
 CARDS = (8, 12, 16, 24)
-WAYS = {'end-to-end': ('end_to_end',), '`--memory`': ('end_to_end', 'checkpointed', 'exact'), '`--method manpp`': ('manpp',)}
+WAYS = {
+    'end-to-end': ('end_to_end',),
+    '`--memory`': ('end_to_end', 'checkpointed', 'exact'),
+    '`--method manpp`': ('manpp',),
+}
 """Rows of the table, and the methods whose largest batch each takes."""
 
 

@@ -23,7 +23,11 @@ autodoc_member_order = 'bysource'
 autodoc_default_options = {'members': True, 'show-inheritance': True}
 napoleon_use_rtype = False
 
-_ELSEWHERE = {'](../data/README.md': '](data.md', '](../README.md': '](index.md', '](../CONTRIBUTING.md': '](contributing.md'}
+_ELSEWHERE = {
+    '](../data/README.md': '](data.md',
+    '](../README.md': '](index.md',
+    '](../CONTRIBUTING.md': '](contributing.md',
+}
 
 
 def setup(app: Sphinx) -> None:

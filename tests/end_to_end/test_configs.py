@@ -14,7 +14,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData
 from processes import execute
-from runners import renamed, runner
+from runners import runner
+from small_configs import small
 
 CONFIGS = sorted((Path(__file__).parents[2] / 'configs').glob('*_manpp*.py'))
 if find_spec('mmpretrain') is None:
@@ -65,96 +66,6 @@ class LossRecorder(Hook):
         self.losses.append({name: float(value.detach()) for name, value in outputs.items()})
 
 
-def with_classes(config: object, before: int, after: int) -> None:
-    """Change every num_classes in a config."""
-    if isinstance(config, dict):
-        if config.get('num_classes') == before:
-            config['num_classes'] = after
-        config = list(config.values())
-    for value in config if isinstance(config, (list, tuple)) else ():
-        with_classes(value, before, after)
-
-
-def shrink(transform: dict) -> None:
-    """Let a transform, and those inside it, make tiny images."""
-    for inside in transform.get('transforms', ()):
-        for each in inside if isinstance(inside, (list, tuple)) else (inside,):
-            shrink(each)
-    if transform['type'] in ('Resize', 'RandomResize'):
-        transform['scale'] = (96, 80)
-    if 'scales' in transform:
-        transform['scales'] = [(96, 80)]
-    if 'img_scale' in transform:  # Mosaic, MixUp
-        transform['img_scale'] = (96, 96)
-    if transform['type'] == 'RandomCrop':
-        transform['crop_size'] = (64, 96)
-    if transform['type'] == 'Pad':
-        transform['size'] = (96, 96)
-
-
-def small(path: Path, scenes: Path, work: Path, monkeypatch) -> Config:
-    """The config on the drawn scenes: one iteration of two tiny images, weights drawn at random."""
-    monkeypatch.setenv('COCO_ROOT', str(scenes))
-    monkeypatch.setenv('CITYSCAPES_ROOT', str(scenes))
-    config = Config.fromfile(path)
-    config.model.backbone.init_cfg = None
-    if config.default_scope == 'mmpretrain':
-        return small_classifier(config, scenes, work)
-    detection = config.default_scope == 'mmdet'
-    if not detection:
-        config.model.pretrained = None
-        config.model.data_preprocessor.size = (64, 96)
-    for split in ('train', 'val'):
-        loader = config[f'{split}_dataloader']
-        loader.update(batch_size=2, num_workers=0, persistent_workers=False)
-        for transform in loader.dataset.pipeline:
-            shrink(transform)
-    if detection:
-        with_classes(config.model, 80, 5)
-        if 'num_queries' in config.model:  # no more than so small images have positions
-            config.model.num_queries = 20
-            config.model.test_cfg.max_per_img = 50
-        if 'score_thr' in config.model.test_cfg:
-            config.model.test_cfg.score_thr = 0.0  # after one step a dense head scores nothing higher
-        names = [
-            c['name'] for c in json.loads((scenes / 'annotations/instances_val2017.json').read_text())['categories']
-        ]
-        for loader in (config.train_dataloader, config.val_dataloader):
-            loader.dataset.metainfo = dict(classes=tuple(names))
-        config.train_cfg.max_epochs = 1
-    else:
-        config.train_cfg.update(max_iters=1, val_interval=1)
-    if 'ade20k' in path.name:  # the drawn scenes lie as Cityscapes does
-        with_classes([config.model, config.train_dataloader], 150, 19)
-        for split in ('train', 'val'):
-            dataset = config[f'{split}_dataloader'].dataset
-            prefix = dict(img_path=f'leftImg8bit/{split}', seg_map_path=f'gtFine/{split}')
-            dataset.update(type='CityscapesDataset', data_root=str(scenes), data_prefix=prefix)
-            for transform in dataset.pipeline:
-                transform.pop('reduce_zero_label', None)
-    if (config.model.test_cfg or {}).get('mode') == 'slide':
-        config.model.test_cfg.update(crop_size=(64, 96), stride=(48, 64))
-    config.optim_wrapper.type = 'OptimWrapper'  # mixed precision needs a GPU
-    for key in ('test_cfg', 'test_dataloader', 'test_evaluator', 'param_scheduler'):
-        config[key] = None
-    return renamed(config, work_dir=str(work), log_level='WARNING')
-
-
-def small_classifier(config: Config, scenes: Path, work: Path) -> Config:
-    """A classifier's config on the small drawn images: one iteration of fifty."""
-    for before in (1000, 10):
-        with_classes([config.model, config.data_preprocessor], before, 5)
-    for split in ('train', 'val'):
-        loader = config[f'{split}_dataloader']
-        loader.update(batch_size=50, num_workers=0, persistent_workers=False)
-        mosaics = dict(type='MosaicDataset', data_root=str(scenes / 'mosaics'), split=split, per_class=10)
-        loader.dataset = mosaics | dict(pipeline=[dict(type='PackInputs')])
-    config.train_cfg.update(max_epochs=1, val_interval=1)
-    config.param_scheduler = None
-    config.update(test_dataloader=None, test_evaluator=None, test_cfg=None)
-    return renamed(config, work_dir=str(work), log_level='WARNING')
-
-
 def test_small_objects_teach_a_block_as_much_as_large_ones():
     """Without centre sampling the large one has a hundred times as many positives."""
     backbones = {path.stem: Config.fromfile(path).model.backbone for path in CONFIGS}
@@ -183,8 +94,8 @@ def test_builds_at_full_size(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('path', SHIPPED, ids=lambda path: path.stem)
-def test_one_step_and_evaluation(path, scenes, tmp_path, monkeypatch):
-    run = runner(small(path, scenes, tmp_path / 'work', monkeypatch))
+def test_one_step_and_evaluation(path, scenes, tmp_path):
+    run = runner(small(Config.fromfile(path), scenes, tmp_path / 'work'))
     blocks = len(run.model.backbone.auxiliary)
     run.train()
     logged = run.message_hub.log_scalars
@@ -198,8 +109,8 @@ def test_one_step_and_evaluation(path, scenes, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('path', [path for path in SHIPPED if 'coco' in path.name], ids=lambda path: path.stem)
-def test_empty_single_and_crowd_images(path, sparse_scenes, tmp_path, monkeypatch):
-    config = small(path, sparse_scenes, tmp_path / 'work', monkeypatch)
+def test_empty_single_and_crowd_images(path, sparse_scenes, tmp_path):
+    config = small(Config.fromfile(path), sparse_scenes, tmp_path / 'work')
     config.train_dataloader.update(batch_size=1, sampler=dict(type='DefaultSampler', shuffle=False))
     config.train_dataloader.dataset.filter_cfg = None
     for key in ('val_cfg', 'val_dataloader', 'val_evaluator'):
