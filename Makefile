@@ -59,6 +59,7 @@ gpu: install
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy manpp_mm tools
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -30,7 +30,7 @@ def constructor_parameters(cls: type) -> set[str]:
     for parent in cls.__mro__:
         if '__init__' not in vars(parent):
             continue
-        parameters = inspect.signature(parent.__init__).parameters
+        parameters = inspect.signature(vars(parent)['__init__']).parameters
         names |= set(parameters)
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             break

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from mmengine.config import ConfigDict
+from mmengine.model import BaseModel
 from mmengine.runner import CheckpointLoader
 
 
@@ -38,10 +39,13 @@ def trained_config(checkpoint: Mapping) -> ConfigDict:
     return found
 
 
-def _value(node: ast.expr) -> Any:
+def _value(node: ast.expr | None) -> Any:
     """The value of a literal, ``dict(key=literal)`` among them; a ValueError for anything else."""
+    if node is None:
+        raise ValueError('a dict that is unpacked into another is no literal')
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
-        found = {}  # keys that are no names stand in a dict of their own, dict({'backbone.auxiliary': ...})
+        # Keys that are no names stand in a dict of their own, dict({'backbone.auxiliary': ...}).
+        found: dict[Any, Any] = {}
         for value in map(_value, node.args):
             found |= value if isinstance(value, Mapping) else dict(value)
         return found | {keyword.arg: _value(keyword.value) for keyword in node.keywords}
@@ -87,7 +91,7 @@ def read_checkpoint(path: 'str | Path') -> dict:
     return found
 
 
-def check_fits(model: torch.nn.Module, checkpoint: str) -> None:
+def check_fits(model: BaseModel, checkpoint: str) -> None:
     """Does a checkpoint hold every weight of a model but its auxiliary networks'? MMEngine would go on without them.
 
     Raises:
@@ -111,7 +115,7 @@ def check_fits(model: torch.nn.Module, checkpoint: str) -> None:
         )
 
 
-def check_load_from(model: torch.nn.Module, checkpoint: str) -> None:
+def check_load_from(model: BaseModel, checkpoint: str) -> None:
     """Does a checkpoint that a training starts from hold any weights of the model? MMEngine would go on without.
 
     Raises:

@@ -186,6 +186,7 @@ def apply_way(config: Config, way: Way) -> Config:
 def _make_local(config: Config, twin: type[LocalBackbone], way: Way, was_local: bool) -> None:
     """Put the local twin in place of a backbone, with what belongs to it."""
     backbone = config.model.backbone
+    assert way.cuts is not None
     backbone.update(cuts=list(way.cuts), local_blocks=None)
     backbone.pop('memory_budget', None)
     if bool(backbone.get('with_cp')) != way.mode.units_checkpointed:

@@ -14,7 +14,7 @@ from mmengine.registry import MODELS, init_default_scope
 from .backbones import local_class
 from .checkpoint_file import read_checkpoint
 from .methods import imported
-from .registered import as_plain, named_class
+from .registered import as_plain, named_class, plain_of
 
 _KINDS = ('hook', 'transform', 'metric', 'model')
 
@@ -118,7 +118,7 @@ def _plain(value: Any, scope: str | None) -> Any:
 def _vanishes(value: Any, scope: str | None) -> bool:
     """Whether a hook or transform is this package's and only training needs it."""
     cls, _ = _own_class(value, scope)
-    return cls is not None and cls.plain is None
+    return cls is not None and plain_of(cls) is None
 
 
 def _own_class(value: Any, scope: str | None) -> tuple[type | None, str]:

@@ -45,6 +45,11 @@ def unregistered(name: Any, kind: str, scope: str | None = None) -> str:
     return ', nor is anything of that name registered: name the module that registers it in custom_imports'
 
 
+def plain_of(cls: type) -> type | None:
+    """What stands in for a class of this package where it is not installed; None: nothing, it is left out."""
+    return getattr(cls, 'plain', None)
+
+
 def as_plain(config: Mapping, cls: type, kind: str, scope: str | None = None) -> dict[str, Any]:
     """A config with the plain twin of its class: the twin's name or import path, and no argument that the twin lacks.
 
@@ -53,11 +58,13 @@ def as_plain(config: Mapping, cls: type, kind: str, scope: str | None = None) ->
         cls: A class of this package, or a subclass, with a twin ``plain``.
         kind, scope: See :func:`named_class`.
     """
-    own = constructor_parameters(cls) - constructor_parameters(cls.plain)
+    plain = plain_of(cls)
+    assert plain is not None
+    own = constructor_parameters(cls) - constructor_parameters(plain)
     prefix, _, _ = str(config['type']).rpartition('.')
-    name = '.'.join(filter(None, [prefix, cls.plain.__name__]))
-    registered = isinstance(config['type'], str) and '.' not in prefix and named_class(name, kind, scope) is cls.plain
+    name = '.'.join(filter(None, [prefix, plain.__name__]))
+    registered = isinstance(config['type'], str) and '.' not in prefix and named_class(name, kind, scope) is plain
     if not registered:
         # A class itself would not survive a config's way through a file.
-        name = f'{cls.plain.__module__}.{cls.plain.__qualname__}'
+        name = f'{plain.__module__}.{plain.__qualname__}'
     return {key: value for key, value in config.items() if key not in own} | dict(type=name)

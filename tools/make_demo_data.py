@@ -110,7 +110,8 @@ def write_split(root: Path, split: str, scenes: int, seed: int) -> None:
     cityscapes = root / 'leftImg8bit' / split / 'demo', root / 'gtFine' / split / 'demo'
     for folder in (images, root / 'annotations', *cityscapes):
         folder.mkdir(parents=True, exist_ok=True)
-    records, annotations = [], []
+    records: list[dict] = []
+    annotations: list[dict] = []
     for index in range(scenes):
         image, objects, classes = draw(np.random.default_rng([seed, split == 'val', index]))
         name = f'{split}_{index:06d}'

@@ -1,13 +1,17 @@
 """Auxiliary networks of MMPretrain."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
+from mmengine.model import BaseModule
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..arguments import constructor_parameters
 from .network import AuxiliaryNetwork
+
+if TYPE_CHECKING:
+    from ..backbones.vit import ClassToken
 
 
 class ClassificationAuxiliary(AuxiliaryNetwork):
@@ -31,7 +35,8 @@ class ClassificationAuxiliary(AuxiliaryNetwork):
 
     def __init__(self, *args: Any, neck: 'Mapping | None' = None, class_token: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.pool = self.token_norm = None
+        self.pool: nn.Module | None = None
+        self.token_norm: nn.Module | None = None
         if class_token:
             self._check_class_token(neck)
             self.token_norm = nn.LayerNorm(self.in_channels)
@@ -71,12 +76,12 @@ class ClassificationAuxiliary(AuxiliaryNetwork):
         """What the heads see: (N, C, h, w), or the class token (N, C)."""
         if self.token_norm is None:
             return super().features(x)
-        return self.token_norm(self.layout.class_token(self.branched(x)))
+        return self.token_norm(cast('ClassToken', self.layout).class_token(self.branched(x)))
 
     def head_loss(
-        self, head: nn.Module, levels: Sequence[Tensor], targets: Sequence, shared: dict
+        self, head: BaseModule, levels: Sequence[Tensor], targets: Sequence, shared: dict
     ) -> Mapping[str, Any]:
-        feats = tuple(levels) if self.token_norm is not None else self.pool(tuple(levels))
+        feats = tuple(levels) if self.pool is None else self.pool(tuple(levels))
         return head.loss(feats, targets)
 
     def train_heads(self, mode: bool) -> None:

@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 
 from ..backbones.unit import Unit
-from ..local import Cut
 
 
-def copied_units(end: Unit, following: Sequence[Unit], wanted: 'int | Sequence[Cut]') -> list[Unit]:
+def copied_units(end: Unit, following: Sequence[Unit], wanted: object) -> list[Unit]:
     """Choose the units that branches copy.
 
     Args:
         end: The block's last unit.
         following: The units after it, one at least.
-        wanted: How many of them, or their places; see :class:`AuxiliaryNetwork`.
+        wanted: What a config gives: how many of them, or their places; see :class:`AuxiliaryNetwork`.
 
     Raises:
         ValueError: No positive number, no place of a unit, or a unit that takes another map than the one before it

@@ -7,7 +7,8 @@ from typing import Any
 from mmdet.models import ATSSHead, FCOSHead, GFLHead, RetinaHead
 from mmdet.models.dense_heads.fcos_head import INF
 from mmdet.registry import MODELS
-from torch import Tensor, nn
+from mmengine.model import BaseModule
+from torch import Tensor
 
 from ..arguments import constructor_parameters
 from .network import AuxiliaryNetwork
@@ -79,7 +80,7 @@ class DetectionAuxiliary(AuxiliaryNetwork):
             )
 
     def head_loss(
-        self, head: nn.Module, levels: Sequence[Tensor], targets: Sequence, shared: dict
+        self, head: BaseModule, levels: Sequence[Tensor], targets: Sequence, shared: dict
     ) -> Mapping[str, Any]:
         if isinstance(head, PaddedFCOSHead):
             return head.loss(tuple(levels), targets, shared)

@@ -104,8 +104,8 @@ class AuxiliaryNetwork(BaseModule):
         self.pool_branches = pool_branches
         head_stride *= self.pooling
         strides = [head_stride]
-        self.projection = nn.Identity()
-        self.neck = None
+        self.projection: nn.Module = nn.Identity()
+        self.neck: nn.Module | None = None
         if projection is not None and neck is not None:
             raise ValueError('auxiliary takes projection or neck, not both')
         if projection is not None:
@@ -127,7 +127,7 @@ class AuxiliaryNetwork(BaseModule):
             self._build_head({k: v for k, v in entry.items() if k != 'weight'}, in_channels, strides, norm_cfg)
             for entry in heads
         )
-        self.reconstruction = None
+        self.reconstruction: ReconstructionHead | None = None
         if reconstruction is not None:
             self.reconstruction = ReconstructionHead(end.channels, **reconstruction)
 
@@ -193,7 +193,7 @@ class AuxiliaryNetwork(BaseModule):
 
     def _build_head(
         self, config: dict[str, Any], in_channels: int, strides: list[int], norm_cfg: Mapping | None
-    ) -> nn.Module:
+    ) -> BaseModule:
         head_type = self._registered_class('head', config)
         if not hasattr(head_type, 'loss'):
             raise ValueError(f'auxiliary.head.type={config["type"]!r} has no loss() and cannot give a local loss')
@@ -222,7 +222,7 @@ class AuxiliaryNetwork(BaseModule):
         """
         raise TypeError(f'{type(self).__name__} must define complete_head()')
 
-    def head_loss(self, head: nn.Module, levels: Sequence[Tensor], targets: Any, shared: dict) -> Mapping[str, Any]:
+    def head_loss(self, head: BaseModule, levels: Sequence[Tensor], targets: Any, shared: dict) -> Mapping[str, Any]:
         """Return a head's loss dict.
 
         Args:

@@ -98,7 +98,7 @@ class PaddedFCOSHead(FCOSHead):
             f'PaddedFCOSHead: {key} is a {type(loss).__name__}, and must be {known}; with other losses use FCOSHead'
         )
 
-    def loss(self, x: Sequence[Tensor], batch_data_samples: list, shared: 'dict | None' = None) -> dict[str, Tensor]:
+    def loss(self, x: Sequence[Tensor], batch_data_samples: Sequence, shared: dict | None = None) -> dict[str, Tensor]:
         """Run the head and return its losses.
 
         Args:
@@ -107,7 +107,8 @@ class PaddedFCOSHead(FCOSHead):
             shared: Where heads that see the same samples keep targets for each other; None keeps none.
         """
         instances, _, metas = unpack_gt_instances(batch_data_samples)
-        return self.loss_by_feat(*self(x), instances, metas, shared=shared)
+        scores, boxes, centernesses = self(x)
+        return self.loss_by_feat(scores, boxes, centernesses, instances, metas, shared=shared)
 
     def loss_by_feat(
         self,
@@ -129,7 +130,7 @@ class PaddedFCOSHead(FCOSHead):
             batch_img_metas, batch_gt_instances_ignore: Not used, as upstream.
             shared: See :meth:`loss`.
         """
-        sizes = tuple(tuple(level.shape[-2:]) for level in cls_scores)
+        sizes = tuple((level.shape[-2], level.shape[-1]) for level in cls_scores)
         # Float32 under mixed precision; upstream's forward hands out no finer distances.
         dtype = torch.promote_types(cls_scores[0].dtype, bbox_preds[0].dtype)
         shared = {} if shared is None else shared
@@ -141,7 +142,8 @@ class PaddedFCOSHead(FCOSHead):
             self.loss_cls.alpha,
         )  # fmt: skip
         if key not in shared:
-            shared[key] = self.point_targets(sizes, *shared[_PADDED], dtype)
+            boxes, labels = shared[_PADDED]
+            shared[key] = self.point_targets(sizes, boxes, labels, dtype)
         targets = shared[key]
         return dict(
             loss_cls=self._class_loss(_flat(cls_scores).to(dtype), targets),
@@ -210,7 +212,8 @@ class PaddedFCOSHead(FCOSHead):
             outside |= longest < _by_level(lower, counts, dtype, device)
             outside |= longest > _by_level(upper, counts, dtype, device)
         size = high - low
-        return tuple((size[:, 0] * size[:, 1]).masked_fill(outside, INF).min(1))
+        area, chosen = (size[:, 0] * size[:, 1]).masked_fill(outside, INF).min(1)
+        return area, chosen
 
     def _points(self, sizes: Sequence[tuple[int, int]], dtype: torch.dtype, device: torch.device) -> Tensor:
         """The points of all levels, (2, 1, P); kept until images of another size come."""

@@ -22,6 +22,9 @@ class ReconstructionHead(BaseModule):
         ValueError: ``loss_weight`` is not positive.
     """
 
+    mean: Tensor | None
+    std: Tensor | None
+
     def __init__(self, in_channels: int, channels: int = 12, loss_weight: float = 1.0) -> None:
         super().__init__()
         if loss_weight <= 0:
@@ -50,7 +53,7 @@ class ReconstructionHead(BaseModule):
         Raises:
             RuntimeError: :meth:`set_statistics` was not called.
         """
-        if self.mean is None:
+        if self.mean is None or self.std is None:
             raise RuntimeError(
                 'auxiliary.reconstruction needs the images as they were before normalisation: LocalLearningHook hands '
                 'over mean and std of model.data_preprocessor, which needs both'

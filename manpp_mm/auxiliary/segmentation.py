@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.model import BaseModule
 from mmengine.structures import PixelData
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
@@ -55,11 +56,12 @@ class SegmentationAuxiliary(AuxiliaryNetwork):
             config.setdefault('norm_cfg', norm_cfg)
 
     def head_loss(
-        self, head: nn.Module, levels: Sequence[Tensor], targets: Sequence, shared: dict
+        self, head: BaseModule, levels: Sequence[Tensor], targets: Sequence, shared: dict
     ) -> Mapping[str, Any]:
         if self.loss_resolution == 'label':
             return head.loss(list(levels), targets, {})
-        size = tuple(levels[0].shape[-2:])
+        height, width = levels[0].shape[-2:]
+        size = height, width
         key = (SegmentationAuxiliary, size)
         if key not in shared:
             shared[key] = _labels_at_centres(targets, size)
@@ -75,7 +77,7 @@ def _labels_at_centres(samples: Sequence[SegDataSample], size: tuple[int, int]) 
     return resize(labels.float(), size=size, mode='nearest-exact').to(labels.dtype)
 
 
-def _loses_as_decode_head(head: nn.Module) -> bool:
+def _loses_as_decode_head(head: BaseModule) -> bool:
     kind = type(head)
     inherits = kind.loss is BaseDecodeHead.loss and kind.loss_by_feat is BaseDecodeHead.loss_by_feat
     return inherits and head.sampler is None
@@ -88,7 +90,9 @@ def _losses(head: BaseDecodeHead, logits: Tensor, labels: Tensor) -> dict[str, T
         logits = resize(logits, size=size, mode='bilinear', align_corners=head.align_corners)
     labels = labels.squeeze(1)
     found: dict[str, Tensor] = {}
-    for loss in head.loss_decode if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]:
+    several = isinstance(head.loss_decode, nn.ModuleList)
+    terms: list[BaseModule] = list(head.loss_decode) if several else [head.loss_decode]
+    for loss in terms:
         value = loss(logits, labels, ignore_index=head.ignore_index)
         found[loss.loss_name] = found[loss.loss_name] + value if loss.loss_name in found else value
     return found

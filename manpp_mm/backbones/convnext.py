@@ -1,5 +1,8 @@
 """ConvNeXt, as MMPretrain has it and MMDetection's and MMSegmentation's configs use it."""
 
+from collections.abc import Iterable, Sequence
+
+from mmengine.model import ModuleList
 from torch import Tensor, nn
 
 from .local_backbone import LocalBackbone
@@ -34,6 +37,12 @@ class LocalConvNeXtMixin(LocalBackbone):
     """
 
     transformer = True
+
+    # The parent's.
+    channels: Sequence[int]
+    downsample_layers: ModuleList
+    gap_before_final_norm: bool
+    stages: Iterable[nn.Sequential]
 
     def units(self) -> list[Unit]:
         units, stride = [], 1

@@ -13,6 +13,10 @@ class LocalCSPMixin(LocalBackbone):
     of ``stage1``. A map that is taken from the stem (``out_indices`` with 0) belongs to no unit and is refused.
     """
 
+    # The parent's.
+    layers: list[str]
+    stem: nn.Module
+
     def units(self) -> list[Unit]:
         units, stride = [], 2  # the stem's
         for stage, name in enumerate(self.layers[1:]):

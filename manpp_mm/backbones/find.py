@@ -1,12 +1,12 @@
 """Where a model holds its local backbone."""
 
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseModel, is_model_wrapper
 from torch import nn
 
 from .local_backbone import LocalBackbone
 
 
-def unwrapped(model: nn.Module) -> nn.Module:
+def unwrapped(model: nn.Module) -> BaseModel:
     """Return the model inside a wrapper (DDP), or the model itself."""
     return model.module if is_model_wrapper(model) else model
 

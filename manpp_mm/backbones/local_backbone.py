@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
-from mmengine.model import ModuleList
+from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
 from ..arguments import constructor_parameters, refuse_unknown
@@ -17,8 +17,11 @@ from .state import TrunkState
 from .trunk import Block, Trunk
 from .unit import STEM, check_geometry
 
+if TYPE_CHECKING:
+    from ..auxiliary.network import AuxiliaryNetwork
 
-class LocalBackbone(TrunkState, Trunk):
+
+class LocalBackbone(TrunkState):
     """Mixin that trains a backbone made of units block by block.
 
     Put it before the backbone class: ``class LocalResNet(LocalResNetMixin, ResNet)``. The trunk keeps the parent's
@@ -56,7 +59,7 @@ class LocalBackbone(TrunkState, Trunk):
         ValueError: For cuts or an auxiliary network that do not fit the backbone; the message names the key.
     """
 
-    auxiliary_type: ClassVar[type]
+    auxiliary_type: ClassVar['type[AuxiliaryNetwork]']
     """The task's :class:`manpp_mm.auxiliary.AuxiliaryNetwork`."""
 
     plain: ClassVar[type[nn.Module]]
@@ -72,7 +75,7 @@ class LocalBackbone(TrunkState, Trunk):
     def __init__(
         self,
         *args: Any,
-        local_blocks: 'int | str | None' = None,
+        local_blocks: int | Literal['auto'] | None = None,
         cuts: Sequence[Cut] | None = None,
         auxiliary: 'Mapping | Sequence[Mapping] | None' = None,
         gradient: str = LOCAL.backbone,
@@ -108,7 +111,9 @@ class LocalBackbone(TrunkState, Trunk):
         self.trained_units = [unit.cut for unit in units[self._idle_units :]]
         """The units ``(stage, index)`` from the first that trains on, each but the last a place for a cut."""
         # Units would checkpoint themselves with reentrance, which torch.autograd.grad cannot enter.
-        reentrant = [m for unit in units for m in unit.module.modules() if getattr(m, 'with_cp', False)]
+        reentrant: list[BaseModule] = [
+            m for unit in units for m in unit.module.modules() if getattr(m, 'with_cp', False)
+        ]
         self.units_checkpointed = with_cp or bool(reentrant)
         for module in reentrant:
             module.with_cp = False
@@ -205,7 +210,8 @@ class LocalBackbone(TrunkState, Trunk):
 
     def _local_forward(self, images: Tensor) -> dict[int, Tensor]:
         """Train each block but the last at once; the maps of the stages as the units left them."""
-        x, features = images, {}
+        x = images
+        features: dict[int, Tensor] = {}
         *blocks, last = self.blocks()
         if blocks:
             step = self._own_step()

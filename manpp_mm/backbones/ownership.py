@@ -49,9 +49,9 @@ def check_family(backbone: Any, units: Sequence[Unit]) -> None:
         for parameter in parameters:
             owners.setdefault(id(parameter), []).append(part)
     for parameter_name, parameter in backbone.named_parameters():
-        found = owners.get(id(parameter), [])
-        if parameter.requires_grad and len(found) != 1:
-            where = f'belongs to {" and to ".join(found)}' if found else 'belongs to no unit, stem or output'
+        owning = owners.get(id(parameter), [])
+        if parameter.requires_grad and len(owning) != 1:
+            where = f'belongs to {" and to ".join(owning)}' if owning else 'belongs to no unit, stem or output'
             raise ValueError(
                 f'{name}: {parameter_name} {where}, so that no block can train it alone: see units(), stem_parts() and '
                 'output_modules() (docs/new_backbone.md)'

@@ -1,5 +1,8 @@
 """Transformers that embed patches anew at each stage: PVT, PVTv2 and SegFormer's MixVisionTransformer."""
 
+from collections.abc import Sequence
+
+from mmengine.model import ModuleList
 from torch import Tensor, nn
 
 from .local_backbone import LocalBackbone
@@ -54,6 +57,12 @@ class LocalPyramidMixin(LocalBackbone):
 
     layout = ChannelsLast()
     transformer = True
+
+    # The parent's.
+    embed_dims: int
+    layers: ModuleList
+    num_heads: Sequence[int]
+    strides: Sequence[int]
 
     def units(self) -> list[Unit]:
         units, stride = [], 1

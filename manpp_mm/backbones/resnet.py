@@ -1,8 +1,9 @@
 """The ResNets of MMDetection, MMSegmentation and MMPretrain, and what follows their code."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from .local_backbone import LocalBackbone
@@ -11,6 +12,19 @@ from .unit import Unit
 
 class LocalResNetMixin(LocalBackbone):
     """A ResNet's units are its residual blocks: ResNet, V1c, V1d, ResNeXt, ResNeSt, Res2Net."""
+
+    # The parent's.
+    base_channels: int
+    block: type[BaseModule]
+    conv1: nn.Module
+    deep_stem: bool
+    maxpool: nn.Module
+    norm1: nn.Module
+    norm_cfg: Mapping | None
+    relu: nn.Module
+    res_layers: list[str]
+    stem: nn.Module
+    strides: Sequence[int]
 
     def units(self) -> list[Unit]:
         units = []
@@ -47,6 +61,8 @@ class LocalResNetMixin(LocalBackbone):
 class LocalRegNetMixin(LocalResNetMixin):
     """A RegNet: its stages have widths of their own, and no pooling follows the first convolution."""
 
+    stage_widths: Sequence[int]  # the parent's
+
     def stage_geometry(self, stage: int) -> tuple[int, int]:
         return self.stage_widths[stage], 2 * prod(self.strides[: stage + 1])
 
@@ -59,6 +75,8 @@ class LocalRegNetMixin(LocalResNetMixin):
 
 class LocalClassifierResNetMixin(LocalResNetMixin):
     """MMPretrain's ResNet and ResNeXt."""
+
+    expansion: int  # the parent's
 
     def stage_geometry(self, stage: int) -> tuple[int, int]:
         return self.base_channels * 2**stage * self.expansion, self.stem_geometry()[1] * prod(self.strides[: stage + 1])

@@ -1,21 +1,17 @@
 """What a local backbone loads from a checkpoint, what it forgives and what it refuses."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from mmengine.logging import print_log
-from mmengine.model import ModuleList
-from torch import nn
+
+from .trunk import Trunk
 
 PREFIX = 'auxiliary.'
 """Under it lies everything that a local backbone adds to its parent."""
 
 
-class TrunkState:
+class TrunkState(Trunk):
     """Mixin that loads the parent's checkpoints, and those of a block-local training."""
-
-    auxiliary: ModuleList
-    cuts: list
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -36,7 +32,7 @@ class TrunkState:
         self._auxiliary_ready = True
         return any(copied)
 
-    def _load_from_state_dict(self, state_dict: Mapping, prefix: str, *args: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         added = prefix + PREFIX
         own = {added + name: value.shape for name, value in self.auxiliary.state_dict().items()}
         found = {name: value.shape for name, value in state_dict.items() if name.startswith(added)}
@@ -70,7 +66,7 @@ class TrunkState:
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _forgive_absent_auxiliary(backbone: nn.Module, incompatible_keys: Any) -> None:
+def _forgive_absent_auxiliary(backbone: TrunkState, incompatible_keys: Any) -> None:
     """A trunk's checkpoint holds no auxiliary network: one line instead of one for each parameter."""
     missing = incompatible_keys.missing_keys
     absent = [name for name in missing if name in backbone._absent_keys]

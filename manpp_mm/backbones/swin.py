@@ -1,8 +1,9 @@
 """The Swin Transformers of MMDetection, MMSegmentation and MMPretrain."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
 from .local_backbone import LocalBackbone
@@ -43,6 +44,15 @@ class LocalSwinMixin(LocalBackbone):
 
     layout = ChannelsLast()
     transformer = True
+
+    # The parent's.
+    absolute_pos_embed: nn.Parameter
+    drop_after_pos: nn.Module
+    embed_dims: int
+    num_features: Sequence[int]
+    patch_embed: BaseModule
+    stages: ModuleList
+    use_abs_pos_embed: bool
 
     @classmethod
     def planning_size(cls, backbone: Mapping) -> tuple[int, int]:

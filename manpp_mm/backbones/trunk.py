@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..local import BlockOutput, Cut, checkpointed
 from .ownership import parameters_of
+from .parent import Parent
 from .stem import StemModule
 from .unit import STEM, Layout, Unit
 
@@ -32,7 +33,7 @@ class Block:
     checked: bool = False
 
 
-class Trunk:
+class Trunk(Parent):
     """What a family of backbones tells about itself, and what follows from it."""
 
     auxiliary: ModuleList
@@ -42,15 +43,17 @@ class Trunk:
     stem_is_block = False
     """Whether the stem is a local block of its own, and stands before the units in the row."""
 
-    layout: ClassVar[Layout] = Layout()
-    """How ``x`` between units becomes a map (N, C, H, W)."""
-
     transformer: ClassVar[bool] = False
     """Whether units are as wide as a transformer's: copies of them run at a coarse stride, and their norms do not decay
     where a config is made local (:mod:`manpp_mm.methods`)."""
 
     small_images: ClassVar[bool] = False
     """Whether the images are a few dozen pixels wide, so that auxiliary networks keep to a fine stride."""
+
+    @property
+    def layout(self) -> Layout:
+        """How ``x`` between units becomes a map (N, C, H, W)."""
+        return Layout()
 
     @classmethod
     def planning_size(cls, backbone: Mapping) -> tuple[int, int]:
@@ -92,7 +95,9 @@ class Trunk:
         """What the local blocks are made of: the units, after the stem where that is a block of its own."""
         units = list(self.units())
         if self.stem_is_block:
-            units.insert(0, Unit(STEM, StemModule(self.stem_parts(), self.run_stem), *self.stem_geometry()))
+            geometry = self.stem_geometry()
+            assert geometry is not None  # else the cut after the stem was refused
+            units.insert(0, Unit(STEM, StemModule(self.stem_parts(), self.run_stem), *geometry))
         return units
 
     def head_norm_cfg(self) -> Mapping | None:
@@ -119,7 +124,7 @@ class Trunk:
             starts = [0, *(places.index(cut) + 1 for cut in self.cuts)]
             self._blocks = []
             for index, (a, b) in enumerate(zip(starts, [*starts[1:], None], strict=True)):
-                parts = [unit.module for unit in units[a:b]]
+                parts: list[nn.Module | nn.Parameter] = [unit.module for unit in units[a:b]]
                 if index == 0 and not self.stem_is_block:
                     parts = [*self.stem_parts(), *parts]
                 modules = [part for part in parts if isinstance(part, nn.Module)]

@@ -1,8 +1,10 @@
 """The Vision Transformers of MMSegmentation and MMPretrain."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from mmengine.model import BaseModule, ModuleList
 from torch import Size, Tensor, nn
 from torch.nn import functional as F
 
@@ -88,6 +90,23 @@ class _Layers(LocalBackbone):
 
     transformer = True
 
+    # The parent's.
+    cls_token: nn.Parameter | None
+    drop_after_pos: nn.Module
+    final_norm: bool
+    layers: ModuleList
+    norm1: nn.Module
+    patch_embed: BaseModule
+    pos_embed: nn.Parameter
+
+    @property
+    def layout(self) -> Patches:
+        """With a class token or without."""
+        raise TypeError(f'{type(self).__name__} must define layout')
+
+    def stem_geometry(self) -> tuple[int, int]:
+        raise TypeError(f'{type(self).__name__} must define stem_geometry()')
+
     def units(self) -> list[Unit]:
         last = len(self.layers) - 1
         return [
@@ -106,6 +125,14 @@ class LocalViTMixin(_Layers):
 
     Patch embedding, class token, position embedding and the norm before the layers are the stem.
     """
+
+    # The parent's.
+    _pos_embeding: Callable[[Tensor, tuple[int, int], Tensor], Tensor]
+    cls_token: nn.Parameter
+    patch_size: int
+    pre_ln: nn.Module
+    pre_norm: bool
+    with_cls_token: bool
 
     def __init__(self, *args: Any, output_cls_token: bool = False, out_origin: bool = False, **kwargs: Any) -> None:
         for key, value in (('output_cls_token', output_cls_token), ('out_origin', out_origin)):
@@ -148,6 +175,13 @@ class LocalClassifierViTMixin(_Layers):
     Patch embedding, class token, position embedding and the norm before the layers are the stem; the final norm belongs
     to the last layer. Local heads see the map of the patches, or the class token (``auxiliary.class_token``).
     """
+
+    # The parent's.
+    _format_output: Callable[[Tensor, Size], Tensor]
+    embed_dims: int
+    ln2: nn.Module
+    out_type: str
+    pre_norm: nn.Module
 
     @property
     def layout(self) -> Patches:

@@ -47,7 +47,8 @@ def check_evaluator_file(
             {entry.get('id'): entry.get('name') for entry in file['categories'] if entry.get('name') in classes}
             for file in files
         ]
-        for name, (theirs, ours) in dict(images=images, categories=categories).items():
+        pairs: dict[str, Sequence[object]] = dict(images=images, categories=categories)
+        for name, (theirs, ours) in pairs.items():
             if theirs != ours:
                 raise ValueError(
                     f'{key} is {other}, but {split}_dataloader.dataset reads {ann_file}, which has other {name}: set '

@@ -145,6 +145,11 @@ def _check_coco(
     path = osp.join(root, dataset.get('ann_file') or '')
     if not place.local or not osp.isfile(path):
         return  # elsewhere than on this machine
+    if classes is None:
+        raise ValueError(
+            f'{key}: neither the config nor {place.kind.__name__}.METAINFO names the classes: set '
+            f'{key}.metainfo=dict(classes=(...))'
+        )
     found = read(path)
     measured = [kind_of(metric) == 'CocoMetric' and not metric.get('format_only') for metric in metrics]
     coco.check_structure(path, found, evaluated=any(measured))

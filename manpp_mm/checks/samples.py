@@ -33,7 +33,7 @@ def paint_samples(config: Config, out_dir: 'str | Path', number: int = 4) -> lis
         image = np.ascontiguousarray(item['inputs'].permute(1, 2, 0).numpy()[..., ::-1])  # RGB, as visualizers paint
         path = Path(out_dir) / f'{position}.jpg'
         boxes = getattr(item['data_samples'], 'gt_instances', {}).get('bboxes')
-        if hasattr(boxes, 'tensor'):
+        if boxes is not None and hasattr(boxes, 'tensor'):
             item['data_samples'].gt_instances.bboxes = boxes.tensor  # the visualizer knows no box types
         if hasattr(visualizer, 'visualize_cls'):
             visualizer.visualize_cls(image, item['data_samples'], classes=dataset.metainfo.get('classes'))

@@ -4,6 +4,7 @@ import atexit
 import os
 import time
 from datetime import timedelta
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -67,7 +68,7 @@ def prepare(
             error = caught
     start_processes(fitted)
     if shares:
-        message = [None if fitted is config else fitted[PLAN].to_dict(), str(error) if error else None]
+        message: list[Any] = [None if fitted is config else fitted[PLAN].to_dict(), str(error) if error else None]
         broadcast_object_list(message)
         plan, fault = message
         if fault is not None and not first:

@@ -93,10 +93,9 @@ def measured(config: Config) -> str:
         step.run()  # the allocator and cuDNN warm up
     live = before + max(step.peak_bytes(), fixed.stepping)
     words = f'measured: {gib(live)} of live tensors'
-    if device == 'cuda':
-        words += (
-            f', {gib(before + max(step.allocated_bytes(), fixed.stepping))} allocated on {torch.cuda.get_device_name()}'
-        )
+    allocated = step.allocated_bytes()
+    if allocated is not None:
+        words += f', {gib(before + max(allocated, fixed.stepping))} allocated on {torch.cuda.get_device_name()}'
     return f'{words}; predicted {config[PLAN].predicted_bytes / live:.3f} of the former'
 
 
@@ -118,5 +117,5 @@ def show(config: Config, args: argparse.Namespace) -> None:
         print(f'not possible: {fault}')
     print('total: with parameters, optimizer state and images; ratio: of peaks; work: floating-point operations')
     asked = [each for each in found if each.way.method in methods_for(config, args.method)]
-    if asked and room is not None and all(each.total_bytes > room for each in asked):
+    if asked and memory is not None and room is not None and all(each.total_bytes > room for each in asked):
         print(below_the_floor(predictor, asked, memory))

@@ -118,7 +118,7 @@ def run_grid(
 
     def train(item: tuple[Cell, Path]) -> None:
         cell, result = item
-        command = [sys.executable, '-m', 'manpp_mm.comparison.run', work_dir / f'{cell.name}.py', result]
+        command = [sys.executable, '-m', 'manpp_mm.comparison.run', str(work_dir / f'{cell.name}.py'), str(result)]
         with (work_dir / f'{cell.name}.log').open('w') as log:
             environment = {'OMP_NUM_THREADS': str(threads)} | os.environ
             code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, env=environment).returncode

@@ -60,7 +60,8 @@ def in_points(value: float, metric: str) -> float:
 
 def difference(own: dict[int, float], other: 'dict[int, float] | None') -> str:
     """The mean of the paired differences and its 95 % interval, '' without a common seed."""
-    common = sorted(own.keys() & (other or {}).keys())
+    other = other or {}
+    common = sorted(own.keys() & other.keys())
     if not common:
         return ''
     values = np.array([own[seed] - other[seed] for seed in common])

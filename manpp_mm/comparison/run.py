@@ -58,6 +58,7 @@ class CurveHook(Hook):
                 torch.cuda.reset_peak_memory_stats()
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        assert self._since is not None  # before_train_iter sets it
         now = time.perf_counter()
         self.seconds += now - self._since
         self._since = now

@@ -62,7 +62,9 @@ def parse_variant(name: str) -> Variant:
     Raises:
         ValueError: It is none.
     """
-    label, definition = re.fullmatch(r'(?:(\w+):)?(.*)', name, re.DOTALL).groups()
+    labelled = re.fullmatch(r'(?:(\w+):)?(.*)', name, re.DOTALL)
+    assert labelled is not None  # it takes any text
+    label, definition = labelled.groups()
     head, *options = definition.split('+')
     match = re.fullmatch(rf'({"|".join(KINDS)})(?:_k(\d+))?(?:_exact_(start|end))?', head)
     if match is None or (match[1] in _PLAIN and head != match[1]) or not all('=' in option for option in options):

@@ -51,7 +51,9 @@ def read_config(name: 'str | Path') -> Config:
 
 def config_folder(module: str) -> str:
     """Return the folder that holds a package's configs: inside an installed package, or beside it in a checkout."""
-    package = osp.dirname(find_spec(module).origin)
+    spec = find_spec(module)
+    assert spec is not None and spec.origin is not None  # the callers ask for installed packages alone
+    package = osp.dirname(spec.origin)
     folders = [osp.join(package, '.mim', 'configs'), osp.join(osp.dirname(package), 'configs')]
     for folder in folders:
         if osp.isdir(folder):
@@ -75,7 +77,7 @@ def apply() -> None:
         # This project registers into other packages' registries: its dicts carry no scope of their own.
         return path, None if module == OWN else module
 
-    _get_cfg_path.manpp_mm = True
+    _get_cfg_path.manpp_mm = True  # type: ignore[attr-defined]
     Config._get_cfg_path = staticmethod(_get_cfg_path)
 
 

@@ -58,8 +58,8 @@ def _full(tensor: Tensor) -> Tensor:
 def _fill(output: Tensor, kernel: Callable[[], Tensor]) -> None:
     """Let ``output`` be the kernel's result; the zeros that mmcv allocated for it are let go first."""
     dtype, shape = output.dtype, output.shape
-    output.set_()
-    output.set_(kernel().to(dtype).reshape(shape))
+    output.set_()  # type: ignore[call-overload]
+    output.set_(kernel().to(dtype).reshape(shape))  # type: ignore[call-overload]
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -358,7 +358,7 @@ def modulated_deform_conv_backward(
     gradients = _deform_conv_backward(grad_output, input, weight, offset, mask, bias if with_bias else None, *geometry)
     targets = [grad_input, grad_weight, grad_offset, grad_mask] + ([grad_bias] if with_bias else [])
     for target, gradient in zip(targets, gradients, strict=False):
-        _fill(target, lambda gradient=gradient: gradient)
+        _fill(target, gradient.detach)
 
 
 def _attend(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
@@ -396,7 +396,7 @@ def ms_deform_attn_backward(
         output = _attend(inputs[0], value_spatial_shapes, *inputs[1:])
     gradients = torch.autograd.grad(output, inputs, grad_output)
     for target, gradient in zip((grad_value, grad_sampling_loc, grad_attn_weight), gradients, strict=True):
-        _fill(target, lambda gradient=gradient: gradient)
+        _fill(target, gradient.detach)
 
 
 def get_compiler_version() -> str:

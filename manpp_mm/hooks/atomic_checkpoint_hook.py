@@ -8,7 +8,7 @@ from collections import deque
 from pathlib import Path
 
 from mmengine.dist import is_main_process
-from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio import BaseStorageBackend, LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner, find_latest_checkpoint
@@ -62,6 +62,10 @@ class AtomicCheckpointHook(CheckpointHook):
     """
 
     plain = CheckpointHook
+
+    # The parent's.
+    file_backend: BaseStorageBackend
+    keep_ckpt_ids: deque[int]
 
     def before_run(self, runner: Runner) -> None:
         """Look at the checkpoint that the run is about to resume from.
@@ -138,7 +142,7 @@ class AtomicCheckpointHook(CheckpointHook):
 class _LateRemoval:
     """A file backend that removes files when told to."""
 
-    def __init__(self, backend: LocalBackend) -> None:
+    def __init__(self, backend: BaseStorageBackend) -> None:
         self._backend = backend
         self._outdated: list[str] = []
 

@@ -42,11 +42,7 @@ class GradientSwitchHook(ModelHook):
 
     def __init__(self, begin: 'int | float' = 0, end: 'int | float | None' = None, by_epoch: bool = True) -> None:
         for name, value in (('begin', begin), ('end', end)):
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not (number and value >= 0 and (isinstance(value, int) or value <= 1)) and (name, value) != (
-                'end',
-                None,
-            ):
+            if not _is_time(value) and (name, value) != ('end', None):
                 raise ValueError(
                     f'GradientSwitchHook: {name}={value!r} must be an integer that counts epochs (iterations with '
                     'by_epoch=False) or a float in [0, 1], a fraction of the schedule'
@@ -55,7 +51,7 @@ class GradientSwitchHook(ModelHook):
         self.end = end
         self.by_epoch = by_epoch
         self._stretch = range(0)
-        if type(begin) is type(end):
+        if end is not None and type(begin) is type(end):
             self._check_order(begin, end)
 
     def _check_order(self, begin: 'int | float', end: 'int | float') -> None:
@@ -134,3 +130,10 @@ class _SwitchedBack:
     def remove(self) -> None:
         """Switch back."""
         self.backbone.switch_gradient(self.before)
+
+
+def _is_time(value: object) -> bool:
+    """Whether it is a count or a fraction of the schedule."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return value >= 0 and (isinstance(value, int) or value <= 1)

@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.logging import print_log
+from mmengine.model import BaseModel
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from torch import nn
@@ -19,6 +20,9 @@ from .model_hook import Handle, ModelHook, Optimizers
 from .momentum_hook import MomentumHook
 from .trunk_optimizer import loss_scale, trunk_optim_wrapper
 from .unsupported import refuse_unsupported
+
+if TYPE_CHECKING:
+    from ..auxiliary.reconstruction import ReconstructionHead
 
 
 @HOOKS.register_module()
@@ -90,7 +94,7 @@ class LocalLearningHook(ModelHook):
             runner.logger.info('The branches of the auxiliary networks were copied from the trunk.')
         super().before_train(runner)
 
-    def changes(self, model: nn.Module, optim_wrapper: 'Optimizers | None') -> Iterator[Handle]:
+    def changes(self, model: BaseModel, optim_wrapper: 'Optimizers | None') -> Iterator[Handle]:
         """Prepare a model and register what surrounds its forward and its optimizer's step.
 
         Without ``optim_wrapper`` the losses are not scaled, and nobody checks whether gradients arrive.
@@ -138,7 +142,7 @@ def check_num_classes(backbone: LocalBackbone, dataset: Any) -> None:
 class _LocalForward:
     """The model's forward hooks. Holds no runner: models are copied and pickled."""
 
-    def __init__(self, model: nn.Module, backbone: LocalBackbone, loss_scaler: 'torch.amp.GradScaler | None') -> None:
+    def __init__(self, model: BaseModel, backbone: LocalBackbone, loss_scaler: 'torch.amp.GradScaler | None') -> None:
         self.backbone = backbone
         self.loss_scaler = loss_scaler
         self.signature = inspect.signature(model.forward)
@@ -168,7 +172,7 @@ class _LocalForward:
 class _Statistics:
     """What a reconstruction needs to know of the model's preprocessor, for the length of a training."""
 
-    def __init__(self, reconstruction: nn.Module, mean: torch.Tensor, std: torch.Tensor) -> None:
+    def __init__(self, reconstruction: 'ReconstructionHead', mean: torch.Tensor, std: torch.Tensor) -> None:
         self.reconstruction = reconstruction
         reconstruction.set_statistics(mean, std)
 

@@ -40,7 +40,7 @@ def local_scalars(model: torch.nn.Module) -> dict[str, float]:
         if network.branches.scaling is not None:
             scalars[f'block{block}.scaling'] = float(network.branches.scaling)
         if network.branches.momentum is not None:
-            source = [p for unit in units for p in unit.parameters()]
+            source: list[torch.Tensor] = [p for unit in units for p in unit.parameters()]
             difference = torch._foreach_sub(source, [*network.branches.momentum.parameters()])
             norms = [torch.stack(torch._foreach_norm(values)).norm() for values in (difference, source)]
             scalars[f'block{block}.momentum_distance'] = float(norms[0] / norms[1])

@@ -1,7 +1,7 @@
 """What this package's hooks share: how they come onto a model and leave it, and what they are without this package."""
 
 from collections.abc import Callable, Iterable
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeAlias
 from weakref import WeakKeyDictionary
 
 from mmengine.hooks import Hook
@@ -11,7 +11,7 @@ from torch import nn
 
 from ..backbones import unwrapped
 
-Optimizers = OptimWrapper | OptimWrapperDict
+Optimizers: TypeAlias = OptimWrapper | OptimWrapperDict
 
 
 class Handle(Protocol):

@@ -5,13 +5,16 @@ import logging
 import os
 import socket
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import IO
 
 from mmengine.logging import print_log
 
+fcntl: ModuleType | None
 try:
-    import fcntl
+    fcntl = import_module('fcntl')
 except ImportError:  # Windows
     fcntl = None
 

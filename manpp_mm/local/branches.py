@@ -77,12 +77,13 @@ class Branches(nn.Module):
         copied = _independent if start == 'independent' else _copied
         self.learnable = copied(units) if 'learnable' in branches else None
         self.momentum = copied(units).requires_grad_(False) if 'momentum' in branches else None
-        self.delta = self.scale = None
+        self.delta: nn.Parameter | None = None
+        self.scale: nn.Parameter | None = None
         if scaling == 'learnable' and scaling_decays_to:
             self.delta = nn.Parameter(torch.zeros(()))
         elif scaling == 'learnable':
             self.scale = nn.Parameter(torch.ones(()))
-        self._fixed = scaling
+        self._fixed = None if isinstance(scaling, str) else scaling
         self._start = start
 
     @property

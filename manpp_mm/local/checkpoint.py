@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ def checkpointed(function: Callable[..., Any], *args: Any, modules: 'Iterable[nn
     Returns:
         What it returns.
     """
-    held = [function] if modules is None else list(modules)
+    held = [cast('nn.Module', function)] if modules is None else list(modules)
     return checkpoint(function, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), _BuffersKept(held)))
 
 

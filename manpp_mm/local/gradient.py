@@ -246,24 +246,24 @@ def deliver_nothing(parameters: Iterable[nn.Parameter]) -> Tensor:
 
 class _Nothing(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, *parameters: Tensor) -> Tensor:
         ctx.number = len(parameters)
         return torch.zeros((), device=parameters[0].device)
 
     @staticmethod
-    def backward(ctx, factor: Tensor) -> tuple:
+    def backward(ctx: Any, factor: Tensor) -> tuple:
         return (None,) * ctx.number
 
 
 class _Delivery(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, groups: list, dtype: torch.dtype, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, groups: list, dtype: torch.dtype, *parameters: Tensor) -> Tensor:
         ctx.groups = groups
         return torch.zeros((), dtype=dtype, device=parameters[0].device)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, factor: Tensor) -> tuple:
+    def backward(ctx: Any, factor: Tensor) -> tuple:
         if ctx.groups is None:
             raise RuntimeError(
                 'backward ran a second time through the delivery of local gradients: they are handed over once. '

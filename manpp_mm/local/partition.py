@@ -47,7 +47,7 @@ def partition(
     return _checked_cuts(units_per_stage, units, first, cuts)
 
 
-def _even_cuts(units: list[Cut], first: int, local_blocks: int) -> list[Cut]:
+def _even_cuts(units: list[Cut], first: int, local_blocks: int | None) -> list[Cut]:
     trained = units[first:]
     if not isinstance(local_blocks, int) or isinstance(local_blocks, bool) or local_blocks < 1:
         raise ValueError(f'local_blocks must be a positive integer, got {local_blocks!r}')

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from mmengine.logging import MessageHub
+from mmengine.model import BaseModel
 from mmengine.structures import PixelData
 from torch import Tensor, nn
 
@@ -10,7 +11,7 @@ BOXES = 8
 """Drawn in each image of a detector."""
 
 
-def drawn_batch(model: nn.Module, scope: str | None, batch: int, size: tuple[int, int], seed: int = 0) -> dict:
+def drawn_batch(model: BaseModel, scope: str | None, batch: int, size: tuple[int, int], seed: int = 0) -> dict:
     """Random images and targets for a model, as its package's loaders give them.
 
     Args:
@@ -40,7 +41,7 @@ def drawn_batch(model: nn.Module, scope: str | None, batch: int, size: tuple[int
     return data
 
 
-def _box_classes(model: nn.Module) -> int:
+def _box_classes(model: BaseModel) -> int:
     """Classes of a detector's boxes: those of things, in a panoptic model."""
     heads = [getattr(getattr(model, 'roi_head', None), 'bbox_head', None)]
     heads += [getattr(model, name, None) for name in ('panoptic_head', 'bbox_head', 'mask_head')]
@@ -52,17 +53,17 @@ def _box_classes(model: nn.Module) -> int:
     raise ValueError(f'{type(model).__name__} has no head with num_classes for which boxes could be drawn')
 
 
-def _needs_masks(model: nn.Module) -> bool:
+def _needs_masks(model: BaseModel) -> bool:
     if getattr(model, 'with_mask', False) or hasattr(model, 'panoptic_head'):
         return True
     # A dense head that predicts masks: RTMDet-Ins.
     return any('mask' in name for name, _ in getattr(model, 'bbox_head', nn.Module()).named_children())
 
 
-def _semantic(model: nn.Module) -> tuple[int, int] | None:
+def _semantic(model: BaseModel) -> tuple[int, int] | None:
     """Classes and stride in pixels of the label maps that a detector learns from besides, None without any."""
     panoptic = getattr(model, 'panoptic_head', None)
-    if getattr(panoptic, 'num_stuff_classes', 0):
+    if panoptic is not None and getattr(panoptic, 'num_stuff_classes', None):
         return panoptic.num_things_classes + panoptic.num_stuff_classes, 1
     if getattr(model, 'semantic_head', None) is not None:
         return model.semantic_head.num_things_classes + model.semantic_head.num_stuff_classes, 1

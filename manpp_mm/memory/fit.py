@@ -65,6 +65,7 @@ def fit(
     if batch_size:
         if predictor.survey.measured:
             raise ValueError(f"batch_size='auto' cannot be predicted for this model: {predictor.survey.measured}")
+        assert predictor.room is not None  # there is a budget, see above
         largest = max(each.largest_batch(predictor.room, predictor.size) for each in found)
         for batch in range(largest, 0, -1):  # a plan's own step may need a little more than was predicted
             predictor = Predictor(config, batch, size, predictor.room, predictor.survey)
@@ -73,6 +74,7 @@ def fit(
                 break
     chosen = _chosen(found, predictor.room)
     if chosen is None:
+        assert memory is not None  # without a budget every way fits
         raise ValueError(below_the_floor(predictor, found, memory))
     fitted = _applied(config, chosen.way, memory)
     if inputs or batch_size:
@@ -111,7 +113,7 @@ def candidates(
     if keep_cuts and local_class(config) is None:
         raise ValueError('--keep-cuts: the config has no cuts, its backbone is not a local one')
     room = room_in(budget_bytes(memory))
-    batch, size = (inputs[0], tuple(inputs[1:])) if inputs else training_input(config)
+    batch, size = (inputs[0], (inputs[1], inputs[2])) if inputs else training_input(config)
     predictor = Predictor(config, batch, size, room)
     if keep_cuts:
         return predictor, predictor.predictions(methods_for(config, method, every), keep_cuts=True)
@@ -121,8 +123,8 @@ def candidates(
 def _ways(predictor: Predictor, method: str | None, every: bool = False) -> list[Prediction]:
     config = predictor.config
     found = predictor.predictions(methods_for(config, method, every))
-    could_pool = method is not None and local_class(config) is None and found[0].way.mode.local
-    if could_pool and _chosen(found, predictor.room) is None:
+    could_pool = local_class(config) is None and found[0].way.mode.local
+    if method is not None and could_pool and _chosen(found, predictor.room) is None:
         found += predictor.predictions((method,), stride=POOLED)
     return found
 
@@ -244,7 +246,7 @@ def keep_plan(config: Config, checkpoint: str, memory: 'str | int | None' = None
     fitted = config if own else apply_plan(config, plan)
     if memory is not None:
         room, needed = room_in(budget_bytes(memory)), _needed(fitted, plan)
-        if needed > room:
+        if room is not None and needed > room:
             raise ValueError(
                 f'--memory {memory}: as {checkpoint} was trained, a step needs {gib(needed)}, and {RESERVE:.0%} of '
                 f'the size stay free: give at least {at_least(needed / (1 - RESERVE))}, or start anew without --resume'
@@ -332,13 +334,14 @@ def below_the_floor(predictor: Predictor, found: Sequence[Prediction], memory: '
     """What to say where none of the ways fits: the floor, and what would do."""
     lowest = min(found, key=lambda each: each.total_bytes)
     room, batch, size = predictor.room, predictor.batch, predictor.size
+    assert room is not None
     out = []
     if not predictor.survey.measured:
         fewer = lowest.largest_batch(room, size)
         if fewer:
             out.append(f'train_dataloader.batch_size={fewer} ({gib(lowest.needs(fewer, size))})')
         for percent in range(95, 20, -5):
-            smaller = tuple(round(side * percent / 100) for side in size)
+            smaller = round(size[0] * percent / 100), round(size[1] * percent / 100)
             if lowest.needs(batch, smaller) <= room:
                 out.append(f'images of {smaller[0]}x{smaller[1]} ({gib(lowest.needs(batch, smaller))})')
                 break

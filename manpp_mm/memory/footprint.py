@@ -200,7 +200,8 @@ def footprint(config: Config, mode: 'str | Mode', amp: bool = False, probe: 'Pro
 def padded(config: Config, size: tuple[int, int]) -> tuple[int, int]:
     """The size of a batch whose images have a size: a detector pads to a multiple."""
     divisor = _divisor(config)
-    return tuple(ceil(side / divisor) * divisor for side in size)
+    height, width = size
+    return ceil(height / divisor) * divisor, ceil(width / divisor) * divisor
 
 
 def _divisor(config: Config) -> int:

@@ -3,13 +3,14 @@
 from typing import Any
 
 import torch
+from mmengine.model import BaseModel
 from torch import nn
 
 _POSITIVE = ('pos_inds', 'pos_priors', 'pos_is_gt', 'pos_assigned_gt_inds', 'pos_gt_labels', 'pos_gt_bboxes')
 _NEGATIVE = ('neg_inds', 'neg_priors')
 
 
-def fill_regions(model: nn.Module) -> None:
+def fill_regions(model: BaseModel) -> None:
     """Let the samplers of a model's RoI head return their full number of positive and negative regions.
 
     A proposal network that has learned nothing finds few positives on drawn targets, of which a mask head takes every
@@ -17,7 +18,7 @@ def fill_regions(model: nn.Module) -> None:
     """
     samplers = getattr(getattr(model, 'roi_head', None), 'bbox_sampler', None)
     for sampler in samplers if isinstance(samplers, (list, nn.ModuleList)) else [samplers]:
-        if hasattr(sampler, 'num') and hasattr(sampler, 'pos_fraction'):
+        if sampler is not None and hasattr(sampler, 'num') and hasattr(sampler, 'pos_fraction'):
             sampler.sample = _FullSample(sampler)
 
 

@@ -40,7 +40,8 @@ def training_input(config: Config) -> tuple[int, Size]:
         raise ValueError(
             'the training pipeline names no image size (Resize or RandomCrop): give it, --input N H W of tools/fit.py'
         )
-    return loader.batch_size, tuple(size)
+    height, width = size
+    return loader.batch_size, (height, width)
 
 
 def in_mixed_precision(config: Config) -> bool:
@@ -48,7 +49,7 @@ def in_mixed_precision(config: Config) -> bool:
     return kind_of(config.get('optim_wrapper') or {}) == 'AmpOptimWrapper'
 
 
-class _Turnable(tuple):
+class _Turnable(tuple[int, int]):
     """Height and width of a landscape; a portrait may come instead."""
 
 
@@ -103,18 +104,20 @@ def _cropped(kind: str, transform: Mapping, size: Size | None, height_first: boo
         crop = (crop[1], crop[1])
     elif kind == 'RandomCrop' and not height_first:
         crop = crop[::-1]  # MMDetection's is width, height
-    limits = size is not None and kind == 'RandomCrop' and not transform.get('pad_if_needed')
-    if limits and transform.get('padding'):  # MMPretrain's
+    if size is None or kind != 'RandomCrop' or transform.get('pad_if_needed'):
+        return crop[0], crop[1]
+    if transform.get('padding'):  # MMPretrain's
         size = _padded(size, transform['padding'])
-    found = tuple(map(min, crop, size)) if limits else tuple(crop)
-    return _Turnable(found) if limits and isinstance(size, _Turnable) and found[0] < found[1] else found
+    found = min(crop[0], size[0]), min(crop[1], size[1])
+    return _Turnable(found) if isinstance(size, _Turnable) and found[0] < found[1] else found
 
 
 def _padded(size: Size, padding: 'int | Sequence[int]') -> Size:
     """With pixels at each border: one number, (left and right, top and bottom) or (left, top, right, bottom)."""
     row = (padding,) * 2 if isinstance(padding, int) else tuple(padding)
     left, top, right, bottom = row * 2 if len(row) == 2 else row
-    return type(size)((size[0] + top + bottom, size[1] + left + right))
+    found = size[0] + top + bottom, size[1] + left + right
+    return _Turnable(found) if isinstance(size, _Turnable) else found
 
 
 def _resized(transform: Mapping, size: Size | None) -> Size | None:

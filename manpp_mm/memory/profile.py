@@ -5,6 +5,7 @@ from copy import deepcopy
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 
@@ -149,7 +150,7 @@ def _gradient_bytes(parameters: Iterable[nn.Parameter]) -> int:
     return sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
 
 
-def _mark_exact(model: nn.Module, units: Sequence[Unit], live: Footprint, outputs: dict[int, np.ndarray]) -> None:
+def _mark_exact(model: BaseModel, units: Sequence[Unit], live: Footprint, outputs: dict[int, np.ndarray]) -> None:
     """Name the moments of a step without a cut; note how large the units' outputs are."""
     model.backbone.register_forward_pre_hook(lambda *_: live.mark('unit0'))
 
@@ -169,7 +170,7 @@ def _mark_exact(model: nn.Module, units: Sequence[Unit], live: Footprint, output
         unit.module.register_forward_hook(ran)
 
 
-def _mark(model: nn.Module, units: Sequence[Unit], live: Footprint) -> None:
+def _mark(model: BaseModel, units: Sequence[Unit], live: Footprint) -> None:
     """Name the moments of a step of a model that is cut after every unit."""
     backbone = model.backbone
     backbone.register_forward_pre_hook(lambda *_: live.mark('unit0'))

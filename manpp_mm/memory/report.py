@@ -27,14 +27,15 @@ def table(results: Measured) -> str:
     lines = [head + (f'{"device s":>10}{"ratio":>7}' if on_gpu else '')]
     for mode, found in results.items():
         line = f'{mode:<42}{found.peak_bytes / 1e6:>10.0f}{found.peak_bytes / reference.peak_bytes:>8.3f}'
-        line += f'{found.allocated_bytes / 1e6:>14.0f}' if on_gpu else ''
+        if found.allocated_bytes is not None:
+            line += f'{found.allocated_bytes / 1e6:>14.0f}'
         line += (
             f'{found.flops / reference.flops:>8.3f}{found.operators:>11}'
             f'{found.operators / reference.operators:>7.2f}{found.synchronisations:>7}'
             f'{found.step_seconds:>10.3f}{found.step_seconds / reference.step_seconds:>7.2f}'
             f'{found.step_seconds_spread:>9.3f}'
         )
-        if on_gpu:
+        if found.device_seconds is not None and reference.device_seconds is not None:
             line += f'{found.device_seconds:>10.3f}{found.device_seconds / reference.device_seconds:>7.2f}'
         lines.append(line)
     return '\n'.join(lines)

@@ -35,7 +35,9 @@ def variants(
         ValueError: A backbone without a depth, or a depth whose units have other widths than the config's, so that neck
             and heads do not fit.
     """
-    for depth, number, images in itertools.product(depths or [None], blocks or [None], batches or [batch]):
+    all_depths: Sequence[int | None] = depths or [None]
+    all_blocks: Sequence[int | str | None] = blocks or [None]
+    for depth, number, images in itertools.product(all_depths, all_blocks, batches or [batch]):
         varied = copy.deepcopy(config)  # Config.copy is shallow
         backbone = varied.model.backbone
         words = []

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import HOOKS, MODELS, init_default_scope
 from torch import nn
@@ -87,7 +87,7 @@ class TrainingStep:
         preprocessor = model.get('data_preprocessor') or copy.deepcopy(config.get('data_preprocessor')) or {}
         model['data_preprocessor'] = _of_size(preprocessor, size)
         torch.manual_seed(seed)
-        self.model: nn.Module = MODELS.build(model)
+        self.model: BaseModel = MODELS.build(model)
         if device == 'cpu':
             self.model = revert_sync_batchnorm(self.model)
         self.model.to(device)
@@ -204,7 +204,7 @@ _RESIZING = ('BatchFixedSizePad', 'BatchSyncRandomResize', 'BatchResize')
 
 def _without_weights(value: Any) -> Any:
     """A model's config that reads no weights, those of a part of it included."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return type(value)(
             {
                 key: None if key == 'init_cfg' and _reads_weights(item) else _without_weights(item)

@@ -1,5 +1,7 @@
 """What is registered in MMDetection."""
 
+from typing import Any
+
 from mmdet.models import (
     CSPDarknet,
     CSPNeXt,
@@ -117,9 +119,10 @@ class LocalSwinTransformer(LocalSwinMixin, SwinTransformer):
 
 
 if (pretrain := mmpretrain.models()) is not None:
+    ConvNeXt: Any = pretrain.ConvNeXt
 
     @MODELS.register_module()
-    class LocalConvNeXt(LocalConvNeXtMixin, pretrain.ConvNeXt):
+    class LocalConvNeXt(LocalConvNeXtMixin, ConvNeXt):
         """MMPretrain's ``ConvNeXt``, trained block by block in a detector; a unit is a ConvNeXt block."""
 
         auxiliary_type = DetectionAuxiliary

@@ -1,5 +1,7 @@
 """What is registered in MMSegmentation."""
 
+from typing import Any
+
 from mmseg.models import (
     MixVisionTransformer,
     ResNeSt,
@@ -82,9 +84,10 @@ class LocalSwinTransformer(LocalSwinMixin, SwinTransformer):
 
 
 if (pretrain := mmpretrain.models()) is not None:
+    ConvNeXt: Any = pretrain.ConvNeXt
 
     @MODELS.register_module()
-    class LocalConvNeXt(LocalConvNeXtMixin, pretrain.ConvNeXt):
+    class LocalConvNeXt(LocalConvNeXtMixin, ConvNeXt):
         """MMPretrain's ``ConvNeXt``, trained block by block in a segmentor; a unit is a ConvNeXt block."""
 
         auxiliary_type = SegmentationAuxiliary

@@ -218,6 +218,18 @@ def test_several_data_sets_have_keys_of_their_own(tmp_path, config):
         check_everything(config, 'train')
 
 
+def test_somebody_has_to_name_the_classes(config):
+    from mmdet.datasets import CocoDataset
+
+    class Nameless(CocoDataset):
+        METAINFO = {}
+
+    config.train_dataloader.dataset.pop('metainfo')
+    config.train_dataloader.dataset.type = Nameless
+    with pytest.raises(ValueError, match='train_dataloader.dataset: neither the config nor Nameless.METAINFO names'):
+        check_everything(config, 'train')
+
+
 def test_right_data_are_not_refused(tmp_path, config):
     """String ids, gaps, grey, 16-bit and CMYK images, WEBP, run-length encodings, umlauts, images without boxes."""
     from PIL import Image
