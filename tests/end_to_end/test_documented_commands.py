@@ -15,7 +15,6 @@ from mmengine.config import Config
 from runners import coco_runner_config, segmentation_runner_config
 from small_configs import small
 
-from manpp_mm.backbones import plain_model
 from manpp_mm.commands import COMMANDS
 from manpp_mm.compat.config_prefix import read_config
 from manpp_mm.methods import without_local
@@ -72,7 +71,6 @@ def stand_ins(world, monkeypatch):
         if '::' in name:
             read_config(name)  # it is there
         config = read_config(world / ('segmentor.py' if name.startswith('mmseg::') else 'detector.py'))
-        config.model = plain_model(config)
         config = without_local(config)
         config.custom_hooks = []
         for key in ('dataloader', 'evaluator', 'cfg'):
