@@ -1,18 +1,20 @@
-# Everything a newcomer needs: `make demo`, `make demo-seg`, `make demo-cls`, `make test`.
+# What a newcomer needs: `make demo`, `make demo-seg`, `make demo-cls`, `make test`, `make docs`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 REQUIREMENTS ?= requirements.txt
 export DEMO_ROOT ?= data/demo
+# Threads that spin while they wait make a step on a busy CPU ten times slower.
+export OMP_WAIT_POLICY ?= passive
 DEMO := configs/demo_faster_rcnn_r18_manpp.py
 DEMO_SEG := configs/demo_deeplabv3_r18_manpp.py
 DEMO_CLS := configs/demo_resnet14_manpp.py
 
-.PHONY: install demo demo-seg demo-cls test test-fast test-onedl gpu lint format clean
+.PHONY: install demo demo-seg demo-cls test test-slow docs test-onedl gpu lint format clean
 
 install: $(VENV)/installed
 
-$(VENV)/installed: $(REQUIREMENTS) pyproject.toml
+$(VENV)/installed: $(REQUIREMENTS) requirements/test.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -r $(REQUIREMENTS)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-build-isolation -e '.[test]'
@@ -40,17 +42,26 @@ demo-cls: install $(DEMO_ROOT)/mosaics/val_cross.png
 		--work-dir work_dirs/demo-cls/test --show-dir work_dirs/demo-cls/painted
 
 # Files of tests side by side, a thread each: a test's own second thread gains less.
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: install
-	$(PYTEST)
-
-test-fast: install
 	$(PYTEST) -m 'not slow'
+
+# Killed and resumed runs, several processes, wheels, full configs, every documented command.
+test-slow: install
+	$(PYTEST) -m slow
+
+# The site, in docs/_build/html; a warning is an error.
+docs: $(VENV)/docs
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+$(VENV)/docs: requirements/docs.txt | install
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements/docs.txt
+	touch $@
 
 # The suite on the maintained fork of MMLab's packages, in an environment of its own.
 test-onedl:
-	$(MAKE) test VENV=.venv-onedl REQUIREMENTS=requirements/onedl.txt
+	$(MAKE) test test-slow VENV=.venv-onedl REQUIREMENTS=requirements/onedl.txt
 
 # On a machine with a GPU: the tests that need one, then five configs measured, into work_dirs/gpu.
 gpu: install
@@ -66,4 +77,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .venv-onedl data/demo work_dirs build dist *.egg-info
+	rm -rf $(VENV) .venv-onedl data/demo work_dirs build dist docs/_build *.egg-info

@@ -1,4 +1,4 @@
-"""The commands of the README on a few drawn scenes, each in a process of its own."""
+"""The tools on a few drawn scenes; a detector's in processes of their own."""
 
 import json
 import os
@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from in_process import command
 from mmengine.config import Config
-from processes import execute, free_port
+from processes import ROOT, execute, free_port
 
 from manpp_mm.methods import method_of
 from manpp_mm.publish import publish
@@ -24,6 +25,20 @@ def run(folder: Path, *command: object, **environment: str) -> str:
     done = execute(*command, DEMO_ROOT=str(folder / 'data'), **environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
+
+
+@pytest.fixture
+def here(data, monkeypatch, capfd):
+    """Runs a tool in this process; returns what it prints."""
+    monkeypatch.setenv('DEMO_ROOT', str(data / 'data'))
+    monkeypatch.chdir(ROOT)
+
+    def run_here(tool: str, *argv: object) -> str:
+        capfd.readouterr()
+        command(tool, *argv)
+        return ''.join(capfd.readouterr())
+
+    return run_here
 
 
 def scalars(folder: Path) -> list[dict]:
@@ -51,31 +66,28 @@ def test_demo_data_is_deterministic_and_as_promised(data, tmp_path):
 
 
 @pytest.mark.slow
-def test_fit_train_resume_and_publish(data, tmp_path):
+def test_fit_train_resume_and_publish(here, tmp_path):
     """A plain config and one flag; what lies in the work folder goes on by itself."""
     work, config = tmp_path / 'work', tmp_path / 'plain.py'
     config.write_text(f"_base_ = '{Path('configs/demo_faster_rcnn_r18_end_to_end.py').absolute()}'")
-    train = [sys.executable, 'tools/train.py', config, '--method', 'exact', '--memory', '2GiB', '--work-dir', work]
-    output = run(data, *train, '--cfg-options', *SHORT)
+    train = [config, '--method', 'exact', '--memory', '2GiB', '--work-dir', work]
+    output = here('train', *train, '--cfg-options', *SHORT)
     assert re.search(
         r'Fitted to 2GiB: exact_early_loss, the least work of the ways of the method exact that fit\ncuts=', output
     )
     assert 'LocalResNet trains by exact gradients' in output
     written = Config.fromfile(work / 'plain.py')
     assert method_of(written) == written.manpp_plan.method == 'exact'
-    again = [sys.executable, 'tools/train.py', work / 'plain.py', '--resume', '--work-dir', work]
-    run(data, *again, '--cfg-options', 'train_cfg.max_epochs=2')
+    again = [work / 'plain.py', '--resume', '--work-dir', work]
+    here('train', *again, '--cfg-options', 'train_cfg.max_epochs=2')
     checkpoint = work / 'epoch_2.pth'
     assert publish(checkpoint, tmp_path / 'a.pth').is_file()
     for flags, message in [
-        (('--amp',), 'error: mixed precision (--amp, '),
+        (('--amp',), 'mixed precision (--amp, '),
         (('--resume', '--method', 'manpp'), "was trained by the method 'exact', and a resumed run goes on as it began"),
     ]:
-        done = execute(
-            sys.executable, 'tools/train.py', config, '--work-dir', work, *flags, DEMO_ROOT=str(data / 'data')
-        )
-        assert done.returncode == 1
-        assert message in done.stderr.splitlines()[-1]
+        with pytest.raises(ValueError, match=re.escape(message)):
+            here('train', config, '--work-dir', work, *flags)
         assert checkpoint.is_file()
 
 
@@ -120,44 +132,45 @@ def test_two_processes_on_a_cpu(data):
 
 
 @pytest.mark.slow
-def test_train_and_test_a_segmentor(data):
+def test_train_and_test_a_segmentor(data, here):
     config, work = 'configs/demo_deeplabv3_r18_manpp.py', data / 'segmentation'
     options = ['train_cfg.max_iters=4', 'train_cfg.val_interval=4', 'default_hooks.logger.interval=1',
                'default_hooks.checkpoint.interval=2', 'train_dataloader.batch_size=2']  # fmt: skip
-    run(data, sys.executable, 'tools/train.py', config, '--work-dir', work, '--cfg-options', *options)
+    here('train', config, '--work-dir', work, '--cfg-options', *options)
     steps = [line for line in scalars(work) if 'loss' in line]
     assert steps[0]['loss'] == pytest.approx(
         sum(v for k, v in steps[0].items() if 'loss' in k and k != 'loss'), rel=1e-4
     )
     assert {'block0.loss_ce', 'block0.acc_seg'} <= set(steps[0])
-    output = run(data, sys.executable, 'tools/train.py', config, '--work-dir', work, '--resume', '--cfg-options',
-                 'train_cfg.max_iters=6', *options[1:])  # fmt: skip
+    output = here(
+        'train', config, '--work-dir', work, '--resume', '--cfg-options', 'train_cfg.max_iters=6', *options[1:]
+    )
     assert 'resumed epoch: 0, iter: 4' in output
-    test = [sys.executable, 'tools/test.py', config, work / 'iter_6.pth', '--work-dir', data / 'test']
-    output = run(data, *test, '--out', data / 'maps', '--show-dir', data / 'painted')
+    test = [config, work / 'iter_6.pth', '--work-dir', data / 'test']
+    output = here('test', *test, '--out', data / 'maps', '--show-dir', data / 'painted')
     assert 'mIoU' in output
     assert len(list((data / 'maps').glob('*.png'))) == 4
     assert len(list((data / 'painted').rglob('*.png'))) == 4
-    assert 'mIoU' in run(data, *test, '--tta')
+    assert 'mIoU' in here('test', *test, '--tta')
 
 
 @pytest.mark.slow
-def test_train_and_test_a_classifier(data):
+def test_train_and_test_a_classifier(data, here):
     pytest.importorskip('mmpretrain')
     config, work = 'configs/demo_resnet14_manpp.py', data / 'classification'
-    run(data, sys.executable, 'tools/train.py', config, '--work-dir', work, '--cfg-options', *SHORT[:4])
+    here('train', config, '--work-dir', work, '--cfg-options', *SHORT[:4])
     steps = [line for line in scalars(work) if 'loss' in line]
     assert {'block0.loss', 'block1.loss', 'block2.loss'} <= set(steps[0])
-    test = [sys.executable, 'tools/test.py', config, work / 'epoch_1.pth', '--work-dir', data / 'test']
-    output = run(data, *test, '--out', data / 'classes.pkl', '--show-dir', data / 'painted_classes')
+    test = [config, work / 'epoch_1.pth', '--work-dir', data / 'test']
+    output = here('test', *test, '--out', data / 'classes.pkl', '--show-dir', data / 'painted_classes')
     plain = float(re.search(r'accuracy/top1: ([\d.]+)', output)[1])
     assert 0 <= plain <= 100
     found = pickle.loads((data / 'classes.pkl').read_bytes())
     assert len(found) == len(list((data / 'painted_classes').glob('*.png'))) == 5 * 20  # whole rows of a mosaic
     correct = sum(int(each['pred_label']) == int(each['gt_label']) for each in found)
     assert plain == pytest.approx(100 * correct / len(found), abs=0.01)
-    assert 'accuracy/top1' in run(data, *test, '--tta')
+    assert 'accuracy/top1' in here('test', *test, '--tta')
     published = publish(work / 'epoch_1.pth', data / 'resnet14.pth')
     image = next((data / 'data/val2017').glob('*.jpg'))
-    output = run(data, sys.executable, 'tools/image_demo.py', image, published, '--out-dir', data / 'found')
+    output = here('image_demo', image, published, '--out-dir', data / 'found')
     assert re.match(rf'{image.name}: \w+ \d+%, ', output.strip().splitlines()[-1])
