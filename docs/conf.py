@@ -1,5 +1,8 @@
 """Sphinx builds the site from the Markdown beside this file: ``make docs``."""
 
+import re
+from pathlib import Path
+
 from sphinx.application import Sphinx
 
 import manpp_mm
@@ -23,18 +26,18 @@ autodoc_member_order = 'bysource'
 autodoc_default_options = {'members': True, 'show-inheritance': True}
 napoleon_use_rtype = False
 
-_ELSEWHERE = {
-    '](../data/README.md': '](data.md',
-    '](../README.md': '](index.md',
-    '](../CONTRIBUTING.md': '](contributing.md',
-}
+_INCLUDED = {'data': 'data/README.md', 'contributing': 'CONTRIBUTING.md', 'changelog': 'CHANGELOG.md'}
+"""Pages whose text lies outside of this folder, where the repository's readers look for it."""
 
 
 def setup(app: Sphinx) -> None:
-    """Pages that lie outside of this folder are included in the site: links to them stay inside."""
+    """Fill in those pages, and let links to them stay inside the site."""
+    root = Path(__file__).parents[1]
 
-    def turn(app: Sphinx, page: str, source: list[str]) -> None:
-        for outside, inside in _ELSEWHERE.items():
-            source[0] = source[0].replace(outside, inside)
+    def read(app: Sphinx, page: str, source: list[str]) -> None:
+        if page in _INCLUDED:
+            source[0] = (root / _INCLUDED[page]).read_text().replace('](../docs/', '](').replace('](docs/', '](')
+        for inside, outside in _INCLUDED.items():
+            source[0] = re.sub(rf'\]\((?:\.\./)?{outside}(?=[)#])', f']({inside}.md', source[0])
 
-    app.connect('source-read', turn)
+    app.connect('source-read', read)

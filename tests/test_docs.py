@@ -8,37 +8,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-import torch
-from documents import DOCUMENTS, ROOT, benchmark_table, commands
+from documents import DOCUMENTS, ROOT, benchmark_table
 
 from manpp_mm import hooks
 from manpp_mm.auxiliary import AuxiliaryNetwork
 from manpp_mm.auxiliary.segmentation import SegmentationAuxiliary
 from manpp_mm.backbones import LocalBackbone
 from manpp_mm.comparison import read_results, results_table
-from manpp_mm.compat.config_prefix import read_config
+from manpp_mm.comparison.report import by_variant, difference
 
-RUN_BY = {
-    'tools/train.py': 'tests/end_to_end/test_tools.py::test_train_resume_and_test_a_detector',
-    'tools/test.py': 'tests/end_to_end/test_tools.py::test_train_resume_and_test_a_detector',
-    'tools/check_data.py': 'tests/end_to_end/test_your_data.py::test_a_detector_as_written',
-    'tools/dist_train.sh': 'tests/end_to_end/test_tools.py::test_two_processes_on_a_cpu',
-    'tools/benchmark.py': 'tests/memory/test_benchmark.py::test_the_tools',
-    'tools/gpu_check.py': 'tests/memory/test_gpu_check.py::test_it_goes_on_where_it_was',
-    'tools/fit.py': 'tests/memory/test_fit.py::test_the_command',
-    'tools/plot_log.py': 'tests/hooks/test_local_scalars.py::test_they_reach_the_log_file_and_its_plot',
-    'tools/make_demo_data.py': 'tests/end_to_end/test_tools.py::test_demo_data_is_deterministic_and_as_promised',
-    'tools/compare.py': 'tests/comparison/test_grid.py::test_the_tool',
-    'tools/publish_model.py': 'tests/end_to_end/test_your_data.py::test_a_detector_as_written',
-    'tools/image_demo.py': 'tests/end_to_end/test_your_data.py::test_a_detector_as_written',
-}
-NOT_RUN = {
-    'make': 'it is what runs the tests, and the demo takes minutes: its two commands are run with a shorter schedule',
-    'pip': 'tests have no network',
-    'mim': 'MIM is no requirement; what it runs, the tools in the wheel, tests/end_to_end/test_downstream.py runs',
-    'tensorboard': 'it serves pages until it is stopped; tests/end_to_end/test_visualizer.py reads what it would show',
-    'csCreateTrainIdLabelImgs': 'it takes Cityscapes',
-}
+README = (ROOT / 'README.md').read_text()
 
 
 def anchors(document: Path) -> set[str]:
@@ -61,32 +40,12 @@ def test_links_and_files(document):
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize('document', DOCUMENTS, ids=lambda path: path.name)
-def test_every_command_is_run_by_a_test_or_says_why_not(document, monkeypatch):
-    for words in commands(document.read_text()):
-        program = words[1] if words[0] in ('python', 'bash') else words[0]
-        if program in NOT_RUN:
-            continue
-        path, _, name = RUN_BY[program].partition('::')
-        assert f'def {name}(' in (ROOT / path).read_text()
-        if program.endswith('.py'):
-            parses(program, words[2:], monkeypatch)
-
-
-def parses(program: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tool knows the flags; a config that it names is there."""
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)  # some flags need a GPU
-    monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda: (8 * 2**30, 8 * 2**30))
-    source = (ROOT / program).read_text()
-    (command,) = re.findall(r'from manpp_mm.commands.(\w+) import main', source) or [None]
-    if command is None:
-        return
-    config = getattr(import_module(f'manpp_mm.commands.{command}').parse_args(arguments), 'config', None)
-    if config is not None and '::' in config:
-        read_config(config)
-        return
-    yours = config in (None, 'CONFIG', 'my_config.py') or config.startswith('data/')
-    assert yours or (ROOT / config).is_file()
+def test_the_readme_is_a_page():
+    text = re.sub(r'^```.*?^```$', '', README, flags=re.M | re.S)
+    paragraphs = [block for block in text.split('\n\n') if not block.lstrip().startswith(('|', '#', '!', '[!'))]
+    parts = [part for block in paragraphs for part in re.split(r'^- ', block, flags=re.M)]
+    assert max(len(part.split()) for part in parts) <= 60
+    assert len(re.findall(r'^\|---', README, re.M)) <= 3
 
 
 def test_every_key_is_explained():
@@ -191,24 +150,64 @@ def test_tables_from_a_gpu_are_what_the_benchmark_wrote():
         assert table == benchmark_table(ROOT / 'docs' / name), name
 
 
-@pytest.mark.parametrize('document', ['README.md', 'docs/choosing.md'])
-def test_costs_outside_the_tables_are_theirs(document):
-    text = (ROOT / document).read_text()
-    sizes = dict(deeplabv3_r101_manpp_cityscapes='512x1024', retinanet_r50_manpp_lean_coco='800x1333',
-                 faster_rcnn_r50_manpp_lean_coco='800x1333')  # fmt: skip
-    for mode, row in (('exact', 'exact'), ('local', 'block-local')):
-        (line,) = re.findall(rf'^\| {row}(?:, MAN\+\+)? \| (.*)$', text, re.M)
-        for (config, size), cell in zip(sizes.items(), line.replace('*', '').split(' | '), strict=False):
-            found = [
-                json.loads((ROOT / f'docs/benchmarks/{config}-{batch}x{size}-float32.json').read_text())['modes']
-                for batch in (2, 8)
-            ]
+MEASURED = dict(deeplabv3_r101_manpp_cityscapes='512x1024', retinanet_r50_manpp_lean_coco='800x1333',
+                faster_rcnn_r50_manpp_lean_coco='800x1333')  # fmt: skip
+
+
+def costs(mode: str) -> list[tuple[float, float, float]]:
+    """Peak at two images, and times at two and at eight, beside end-to-end's, of the three models that tables show."""
+    rows = []
+    for config, size in MEASURED.items():
+        found = [
+            json.loads((ROOT / f'docs/benchmarks/{config}-{batch}x{size}-float32.json').read_text())['modes']
+            for batch in (2, 8)
+        ]
+        if all(mode in one for one in found):
             peak = found[0][mode]['peak_bytes'] / found[0]['end_to_end']['peak_bytes']
-            times = [one[mode]['step_seconds'] / one['end_to_end']['step_seconds'] for one in found]
-            assert cell == f'{peak:.2f}; {times[0]:.2f} and {times[1]:.2f}', (config, mode)
+            rows.append((peak, *(one[mode]['step_seconds'] / one['end_to_end']['step_seconds'] for one in found)))
+    return rows
 
 
-@pytest.mark.parametrize('document', ['README.md', 'docs/choosing.md', 'docs/results.md', 'docs/ablations.md'])
+@pytest.mark.parametrize(('mode', 'row'), [('exact', 'exact'), ('local', 'block-local')])
+def test_costs_outside_the_tables_are_theirs(mode, row):
+    text = (ROOT / 'docs/choosing.md').read_text()
+    (line,) = re.findall(rf'^\| {row}(?:, MAN\+\+)? \| (.*)$', text, re.M)
+    for (peak, *times), cell in zip(costs(mode), line.split(' | '), strict=False):
+        assert cell == f'{peak:.2f}; {times[0]:.2f} and {times[1]:.2f}'
+
+
+@pytest.mark.parametrize(('mode', 'row'), [('exact', '`--memory SIZE`'), ('local', '`--method manpp`')])
+def test_costs_in_the_readme_are_theirs(mode, row):
+    (line,) = re.findall(rf'^\| {row} \| (.*) \|$', README, re.M)
+    peaks, _, times = zip(*costs(mode), strict=True)
+    assert line.split(' | ')[2:4] == [f'{min(each):.2f} to {max(each):.2f}' for each in (peaks, times)]
+
+
+def test_the_readmes_accuracy_is_that_of_all_pairs():
+    own, whole = {}, {}
+    for folder, metric in (('camvid_h100', 'mIoU'), ('camvid', 'mIoU'), ('bccd', 'coco/bbox_mAP')):
+        found = by_variant(read_results(sorted((ROOT / 'docs/results' / folder).glob('*.json')), metric))
+        own |= {(folder, seed): value for seed, value in found['manpp'].items()}
+        whole |= {(folder, seed): value for seed, value in found['end_to_end'].items()}
+    assert len(own) == 9
+    assert difference(own, whole) == '-1.18 [-2.28, -0.08]'
+    assert '-1.18 [-2.28, -0.08]' in (ROOT / 'docs/results.md').read_text()
+    assert '| 1.2 points lower [0.1, 2.3] |' in README
+
+
+def test_the_readmes_cards_are_what_the_planner_found():
+    found = json.loads((ROOT / 'docs/cards.json').read_text())
+    head = re.escape('| largest batch |')
+    (table,) = re.findall(rf'{head}.*\n\|.*\n((?:\|.*\n)+)', README)
+    assert len(table.splitlines()) == len(found)
+    for line, (model, one) in zip(table.splitlines(), found.items(), strict=True):
+        whole, fitted, blockwise = one['batches'].values()
+        assert fitted == blockwise  # else the table needs a column more
+        cells = [f'{whole[card] or "none"} / {fitted[card]}' for card in ('8', '12', '16', '24')]
+        assert line == f'| {model} | ' + ' | '.join(cells) + ' |'
+
+
+@pytest.mark.parametrize('document', ['docs/choosing.md', 'docs/results.md', 'docs/ablations.md'])
 def test_accuracies_outside_the_tables_are_theirs(document):
     found = re.findall(r'\d+\.\d\d ± \d+\.\d\d', (ROOT / document).read_text())
     known = {row.split('|')[3].strip() for *_, table in TABLES for row in table.splitlines()[2:]}
