@@ -60,7 +60,7 @@ def test_fit_train_resume_and_publish(data, tmp_path):
     assert re.search(
         r'Fitted to 2GiB: exact_early_loss, the least work of the ways of the method exact that fit\ncuts=', output
     )
-    assert 'LocalResNet trains by exact gradients' in output
+    assert 'LocalResNet trains with exact gradients' in output
     written = Config.fromfile(work / 'plain.py')
     assert method_of(written) == written.manpp_plan.method == 'exact'
     again = [sys.executable, 'tools/train.py', work / 'plain.py', '--resume', '--work-dir', work]
@@ -69,7 +69,10 @@ def test_fit_train_resume_and_publish(data, tmp_path):
     assert publish(checkpoint, tmp_path / 'a.pth').is_file()
     for flags, message in [
         (('--amp',), 'error: mixed precision (--amp, '),
-        (('--resume', '--method', 'manpp'), "was trained by the method 'exact', and a resumed run goes on as it began"),
+        (
+            ('--resume', '--method', 'manpp'),
+            "was trained with the method 'exact', and a resumed run continues as it began",
+        ),
     ]:
         done = execute(
             sys.executable, 'tools/train.py', config, '--work-dir', work, *flags, DEMO_ROOT=str(data / 'data')
