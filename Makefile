@@ -1,4 +1,4 @@
-# What a newcomer needs: `make demo`, `make demo-seg`, `make demo-cls`, `make test`, `make docs`.
+# To get started: `make demo`, `make demo-seg`, `make demo-cls`, `make test`, `make docs`.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -41,7 +41,7 @@ demo-cls: install $(DEMO_ROOT)/mosaics/val_cross.png
 	$(BIN)/python tools/test.py $(DEMO_CLS) $$(cat work_dirs/demo-cls/last_checkpoint) \
 		--work-dir work_dirs/demo-cls/test --show-dir work_dirs/demo-cls/painted
 
-# Files of tests side by side, a thread each: a test's own second thread gains less.
+# Test files run in parallel with one thread each; a second thread per test would gain less.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: install
@@ -59,11 +59,11 @@ $(VENV)/docs: requirements/docs.txt | install
 	$(BIN)/python -m pip install --disable-pip-version-check -r requirements/docs.txt
 	touch $@
 
-# The suite on the maintained fork of MMLab's packages, in an environment of its own.
+# The test suite on the maintained fork of MMLab's packages, in a separate environment.
 test-onedl:
 	$(MAKE) test test-slow VENV=.venv-onedl REQUIREMENTS=requirements/onedl.txt
 
-# On a machine with a GPU: the tests that need one, then five configs measured, into work_dirs/gpu.
+# Needs a GPU: runs the tests that need one, then measures five configs and writes to work_dirs/gpu.
 gpu: install
 	$(BIN)/python tools/gpu_check.py
 

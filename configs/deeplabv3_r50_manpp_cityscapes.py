@@ -5,14 +5,14 @@ _base_ = [
     './_base_/cityscapes_data.py',
 ]
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
-# Upstream's auxiliary FCN head on layer3 gives way to the local losses.
+# The local losses replace upstream's auxiliary FCN head on layer3.
 model = dict(backbone=_base_.manpp_backbone, auxiliary_head=None)
 custom_hooks = _base_.manpp_hooks
 default_hooks = _base_.manpp_default_hooks
 randomness = dict(seed=0)
 optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)
 auto_scale_lr = dict(enable=False, base_batch_size=8)
-# Upstream has cuDNN search for its fastest algorithms, which tries workspaces of many GB at the first step.
+# Upstream lets cuDNN search for the fastest algorithms, which tries workspaces of many GB in the first step.
 env_cfg = dict(cudnn_benchmark=False)
 
 train_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root, pipeline=_base_.cityscapes_train_pipeline))

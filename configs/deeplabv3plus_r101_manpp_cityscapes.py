@@ -1,12 +1,12 @@
-# DeepLabV3+ R101-d8 on Cityscapes, 40k iterations at 512x1024. Its decoder reads layer1 as well and sends no gradient
-# there, for layer1 belongs to a local block.
+# DeepLabV3+ R101-d8 on Cityscapes, 40k iterations at 512x1024. Its decoder also reads layer1 but sends no gradient
+# there, because layer1 belongs to a local block.
 _base_ = [
     'mmseg::deeplabv3plus/deeplabv3plus_r101-d8_4xb2-40k_cityscapes-512x1024.py',
     './_base_/segmentation.py',
     './_base_/cityscapes_data.py',
 ]
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
-# Upstream's auxiliary FCN head on layer3 gives way to the local losses.
+# The local losses replace upstream's auxiliary FCN head on layer3.
 model = dict(backbone=_base_.manpp_backbone, auxiliary_head=None)
 model['backbone'] |= dict(cuts=[(2, 2), (2, 11), (2, 20)])
 custom_hooks = _base_.manpp_hooks
@@ -14,7 +14,7 @@ default_hooks = _base_.manpp_default_hooks
 randomness = dict(seed=0)
 optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)
 auto_scale_lr = dict(enable=False, base_batch_size=8)
-# Upstream has cuDNN search for its fastest algorithms, which tries workspaces of many GB at the first step.
+# Upstream lets cuDNN search for the fastest algorithms, which tries workspaces of many GB in the first step.
 env_cfg = dict(cudnn_benchmark=False)
 
 train_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root, pipeline=_base_.cityscapes_train_pipeline))

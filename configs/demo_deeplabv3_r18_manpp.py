@@ -1,7 +1,7 @@
-# DeepLabV3 R18 on drawn scenes, trained block by block in minutes on a CPU (make demo-seg).
+# DeepLabV3 R18 on synthetic scenes, trained block by block in minutes on a CPU (make demo-seg).
 _base_ = ['./_base_/demo_segmentation.py', './_base_/segmentation.py']
 model = dict(backbone=_base_.manpp_backbone, auxiliary_head=None)
-# Two blocks, cut after layer2: from scratch on so few scenes each further block costs accuracy.
+# Two blocks, cut after layer2: from scratch on so few scenes, each further block costs accuracy.
 model['backbone'] |= dict(
     cuts=[(1, 1)],
     auxiliary=dict(

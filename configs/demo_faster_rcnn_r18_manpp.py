@@ -1,9 +1,9 @@
-# Faster R-CNN R18 on drawn scenes, trained block by block in minutes on a CPU (make demo).
+# Faster R-CNN R18 on synthetic scenes, trained block by block in minutes on a CPU (make demo).
 _base_ = ['./_base_/demo_detection.py', './_base_/detection.py']
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 model = dict(backbone=_base_.manpp_backbone)
-# One cut, after layer1. From scratch on so few scenes each further block costs accuracy: its local loss, one level at a
-# coarse stride, has to shape the features alone.
+# One cut, after layer1. From scratch on so few scenes, each further block costs accuracy: its local loss, one level at
+# a coarse stride, must shape the features alone.
 model['backbone'] |= dict(
     cuts=[(0, 1)],
     auxiliary=dict(

@@ -1,2 +1,2 @@
-# ResNet-14 on small drawn images, trained end-to-end: what demo_resnet14_manpp.py stands beside.
+# ResNet-14 on small synthetic images, trained end-to-end: the twin of demo_resnet14_manpp.py.
 _base_ = './_base_/demo_classification.py'

@@ -1,5 +1,5 @@
-# ResNet-14 on small drawn images, trained block by block in a minute on a CPU (make demo-cls): the stem with the first
-# unit, then two units a block.
+# ResNet-14 on small synthetic images, trained block by block in a minute on a CPU (make demo-cls): the stem with the
+# first unit, then two units a block.
 _base_ = ['./_base_/demo_classification.py', './_base_/classification.py']
 auxiliary = dict(stride=4, **_base_.manpp_mlp)
 auxiliary['head'] |= dict(num_classes=5, mid_channels=[128])

@@ -1,5 +1,5 @@
 # Faster R-CNN R50-FPN on COCO, 12 epochs, the backbone trained block by block. Stem and layer1 are frozen, as upstream,
-# so that the two compare; everything that is not about local learning is upstream's.
+# so that the two compare; all other settings are upstream's.
 _base_ = [
     'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py',
     './_base_/detection.py',
@@ -7,7 +7,7 @@ _base_ = [
 ]
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 model = dict(backbone=_base_.manpp_backbone)
-# The RPN's loss becomes a gradient before the RoI head runs, which spares its activations.
+# The RPN's loss becomes a gradient before the RoI head runs, which frees its activations.
 custom_hooks = [*_base_.manpp_hooks, dict(type='EarlyLossHook', heads=['rpn_head'])]
 default_hooks = _base_.manpp_default_hooks
 randomness = dict(seed=0)

@@ -18,7 +18,7 @@ custom_hooks = [
 default_hooks = _base_.manpp_default_hooks
 randomness = dict(seed=0)
 optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)
-# Upstream has cuDNN search for its fastest algorithms, which tries workspaces of many GB at the first step.
+# Upstream lets cuDNN search for the fastest algorithms, which tries workspaces of many GB in the first step.
 env_cfg = dict(cudnn_benchmark=False)
 
 train_dataloader = dict(dataset=dict(data_root=_base_.cityscapes_root))

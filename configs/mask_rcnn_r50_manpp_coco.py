@@ -6,7 +6,7 @@ _base_ = [
 ]
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 model = dict(backbone=_base_.manpp_backbone)
-# The RPN's loss becomes a gradient before the RoI head runs, which spares its activations.
+# The RPN's loss becomes a gradient before the RoI head runs, which frees its activations.
 custom_hooks = [*_base_.manpp_hooks, dict(type='EarlyLossHook', heads=['rpn_head'])]
 default_hooks = _base_.manpp_default_hooks
 randomness = dict(seed=0)

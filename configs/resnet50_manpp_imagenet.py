@@ -1,4 +1,4 @@
-# ResNet-50 on ImageNet in four local blocks. Everything that is not about local learning is upstream's.
+# ResNet-50 on ImageNet in four local blocks. All settings unrelated to local learning are upstream's.
 _base_ = ['mmpretrain::resnet/resnet50_8xb32_in1k.py', './_base_/classification.py', './_base_/imagenet_data.py']
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 model = dict(backbone=_base_.manpp_backbone)

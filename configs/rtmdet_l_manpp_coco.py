@@ -11,7 +11,7 @@ model['backbone'] |= dict(type='LocalCSPNeXt', cuts=[(0, 1), (1, 1)])
 custom_hooks = [*_base_.custom_hooks, *_base_.manpp_hooks]
 default_hooks = _base_.manpp_default_hooks
 randomness = dict(seed=0)
-# Upstream's rules for norms and biases hold for the auxiliary networks as well.
+# Upstream's rules for norms and biases also apply to the auxiliary networks.
 optim_wrapper = dict(clip_grad=_base_.manpp_clip_grad)
 
 train_dataloader = dict(dataset=dict(data_root=_base_.coco_root))

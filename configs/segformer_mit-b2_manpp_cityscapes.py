@@ -14,7 +14,7 @@ default_hooks = _base_.manpp_default_hooks
 randomness = dict(seed=0)
 optim_wrapper = dict(paramwise_cfg=_base_.manpp_transformer_paramwise)
 auto_scale_lr = dict(enable=False, base_batch_size=8)
-# Upstream has cuDNN search for its fastest algorithms, which tries workspaces of many GB at the first step.
+# Upstream lets cuDNN search for the fastest algorithms, which tries workspaces of many GB in the first step.
 env_cfg = dict(cudnn_benchmark=False)
 
 pipeline = _base_.cityscapes_train_pipeline

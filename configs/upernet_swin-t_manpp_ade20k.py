@@ -5,9 +5,9 @@ _base_ = [
     './_base_/ade20k_data.py',
 ]
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
-# Upstream's auxiliary FCN head on stage 2 gives way to the local losses.
+# The local losses replace upstream's auxiliary FCN head on stage 2.
 model = dict(backbone=_base_.manpp_backbone, auxiliary_head=None)
-# UPerNet's own head holds most: one cut, which tools/fit.py finds, comes to what more cuts come to.
+# UPerNet's own head holds most of the memory: one cut, found by tools/fit.py, saves as much as more cuts.
 model['backbone'] |= dict(type='LocalSwinTransformer', cuts=[(3, 0)])
 model['backbone']['auxiliary']['head'] |= dict(num_classes=150, norm_cfg=dict(type='SyncBN', requires_grad=True))
 custom_hooks = _base_.manpp_hooks
@@ -15,7 +15,7 @@ default_hooks = _base_.manpp_default_hooks
 randomness = dict(seed=0)
 optim_wrapper = dict(paramwise_cfg=_base_.manpp_transformer_paramwise)
 auto_scale_lr = dict(enable=False, base_batch_size=16)
-# Upstream has cuDNN search for its fastest algorithms, which tries workspaces of many GB at the first step.
+# Upstream lets cuDNN search for the fastest algorithms, which tries workspaces of many GB in the first step.
 env_cfg = dict(cudnn_benchmark=False)
 
 train_dataloader = dict(dataset=dict(data_root=_base_.ade20k_root, pipeline=_base_.ade20k_train_pipeline))

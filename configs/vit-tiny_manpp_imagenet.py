@@ -1,6 +1,6 @@
-# ViT-Tiny (DeiT's) on ImageNet in four local blocks of three layers. As in the authors' release a local loss sees the
-# class token. Their learnable branch alone copies two layers; here both branches do, on patches pooled by two each way.
-# Everything else is upstream's.
+# ViT-Tiny (DeiT's) on ImageNet in four local blocks of three layers. As in the authors' release, a local loss sees the
+# class token. Their learnable branch copies two layers; here both branches do, on patches pooled by two in each
+# dimension. Everything else is upstream's.
 _base_ = ['mmpretrain::deit/deit-tiny_4xb256_in1k.py', './_base_/local_learning.py', './_base_/imagenet_data.py']
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 model = dict(

@@ -7,10 +7,10 @@ the packages that are installed and the hooks in MMEngine.
 import os
 from importlib.util import find_spec
 
-# OpenMP reads it when torch is imported. Threads that spin while they wait make a step on a busy CPU ten times slower.
+# OpenMP reads this when torch is imported. Threads that spin while waiting make a step on a busy CPU ten times slower.
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
-from . import compat  # noqa: E402
+from . import compat
 
 compat.apply()
 

@@ -1,4 +1,4 @@
-"""What a class's constructor takes."""
+"""The constructor arguments of a class."""
 
 import inspect
 from collections.abc import Iterable
@@ -6,16 +6,16 @@ from difflib import get_close_matches
 
 
 def refuse_unknown(keys: Iterable[str], cls: type, where: str, derived: Iterable[str] = ()) -> None:
-    """Look for keys of a config that a class's constructor does not take.
+    """Check that a class's constructor takes all given config keys.
 
     Args:
         keys: The config's keys.
         cls: The class.
         where: The config key that holds them, for the message.
-        derived: Arguments that are not given by a config.
+        derived: Arguments that a config cannot set.
 
     Raises:
-        ValueError: There is one.
+        ValueError: The constructor does not take a key.
     """
     known = constructor_parameters(cls) - {'self', 'args', 'kwargs', *derived}
     for key in sorted(set(keys) - known):
@@ -25,7 +25,7 @@ def refuse_unknown(keys: Iterable[str], cls: type, where: str, derived: Iterable
 
 
 def constructor_parameters(cls: type) -> set[str]:
-    """Names of the arguments that a class's constructor takes, those handed to its parents by ``**kwargs`` too."""
+    """Return the names of a class's constructor arguments, including those passed to its parents by ``**kwargs``."""
     names: set[str] = set()
     for parent in cls.__mro__:
         if '__init__' not in vars(parent):

@@ -1,4 +1,4 @@
-"""Checkpoint files: what they hold, and whether it fits."""
+"""Reading and checking checkpoint files."""
 
 import ast
 import os.path as osp
@@ -16,13 +16,13 @@ from mmengine.runner import CheckpointLoader
 
 
 def trained_config(checkpoint: Mapping) -> ConfigDict:
-    """What can be read of the config that a Runner wrote into a checkpoint; its text is not run.
+    """Return what can be parsed of the config that a Runner wrote into a checkpoint, without executing it.
 
     Args:
-        checkpoint: What the file holds.
+        checkpoint: The content of the file.
 
     Returns:
-        The variables whose values are made of literals and ``dict(...)``, as MMEngine writes them; empty without any.
+        The variables whose values consist of literals and ``dict(...)``, as MMEngine writes them; may be empty.
     """
     text = (checkpoint.get('meta') or {}).get('cfg')
     found = ConfigDict()
@@ -35,16 +35,16 @@ def trained_config(checkpoint: Mapping) -> ConfigDict:
             try:
                 found[statement.targets[0].id] = _value(statement.value)
             except ValueError:
-                continue  # a function or a name: nothing of what is asked for here
+                continue  # a function or a name, not needed here
     return found
 
 
 def _value(node: ast.expr | None) -> Any:
-    """The value of a literal, ``dict(key=literal)`` among them; a ValueError for anything else."""
+    """Return the value of a literal, including ``dict(key=literal)``; raise a ValueError for anything else."""
     if node is None:
-        raise ValueError('a dict that is unpacked into another is no literal')
+        raise ValueError('a dict unpacked into another is not a literal')
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
-        # Keys that are no names stand in a dict of their own, dict({'backbone.auxiliary': ...}).
+        # Keys that are not identifiers are in a dict of their own, dict({'backbone.auxiliary': ...}).
         found: dict[Any, Any] = {}
         for value in map(_value, node.args):
             found |= value if isinstance(value, Mapping) else dict(value)
@@ -57,33 +57,33 @@ def _value(node: ast.expr | None) -> Any:
 
 
 def check_checkpoint_file(path: 'str | None', where: str) -> None:
-    """Look for a checkpoint before anything is built.
+    """Check that a checkpoint exists, before anything is built.
 
     Args:
-        path: A file, or an address, which is left to MMEngine; None passes.
+        path: A file, or a URL, which is left to MMEngine; None passes.
         where: The flag or config key that names it, for the message.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The file does not exist.
     """
     if path is not None and '://' not in path and not osp.isfile(osp.expanduser(path)):
         raise FileNotFoundError(f'{where}: there is no checkpoint {path}')
 
 
 def read_checkpoint(path: 'str | Path') -> dict:
-    """What a checkpoint holds, on the CPU.
+    """Read a checkpoint to the CPU.
 
     Raises:
-        ValueError: The file is no checkpoint, or holds an object that PyTorch does not load from one.
+        ValueError: The file is not a checkpoint, or has an object of a type that PyTorch does not load.
     """
     try:
         found = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
-    except (UnpicklingError, RuntimeError, EOFError, LookupError) as error:  # what unpickling any file may raise
+    except (UnpicklingError, RuntimeError, EOFError, LookupError) as error:  # errors of unpickling an arbitrary file
         unknown = re.search(r'GLOBAL (\S+)', str(error))
         if unknown:
             raise ValueError(
                 f'{path} holds an object of type {unknown[1]}, which PyTorch does not load from a file: save it '
-                'without, or allow the type by torch.serialization.add_safe_globals'
+                'without this object, or allow the type with torch.serialization.add_safe_globals'
             ) from error
         raise ValueError(f'{path} is not a checkpoint that PyTorch can read') from error
     if not isinstance(found, dict):
@@ -92,22 +92,22 @@ def read_checkpoint(path: 'str | Path') -> dict:
 
 
 def check_fits(model: BaseModel, checkpoint: str) -> None:
-    """Does a checkpoint hold every weight of a model but its auxiliary networks'? MMEngine would go on without them.
+    """Check that a checkpoint has all weights of a model except auxiliary networks; MMEngine ignores missing ones.
 
     Raises:
-        ValueError: It does not.
+        ValueError: Weights are missing or have other shapes.
     """
     while hasattr(model, 'module'):  # DDP, test-time augmentation
         model = model.module
     found = read_checkpoint(checkpoint)
     found = {name.removeprefix('module.'): value for name, value in found.get('state_dict', found).items()}
-    way_out = 'give the config that it was trained with'
+    way_out = 'use the config that it was trained with'
     try:
         missing = model.load_state_dict(found, strict=False).missing_keys
     except RuntimeError as error:
         raise ValueError(f"{checkpoint} does not fit the config's model, {way_out}: {error}") from error
     if not found.keys() & model.state_dict().keys():
-        raise ValueError(f"{checkpoint} holds no weights of the config's model: is it a backbone's file?")
+        raise ValueError(f"{checkpoint} holds no weights of the config's model: does it hold only a backbone?")
     if missing:
         raise ValueError(
             f"{checkpoint} does not fit the config's model, {way_out}: it lacks {len(missing)} of the entries "
@@ -116,10 +116,10 @@ def check_fits(model: BaseModel, checkpoint: str) -> None:
 
 
 def check_load_from(model: BaseModel, checkpoint: str) -> None:
-    """Does a checkpoint that a training starts from hold any weights of the model? MMEngine would go on without.
+    """Check that a checkpoint for ``load_from`` has weights of the model; MMEngine would ignore a mismatch.
 
     Raises:
-        ValueError: It holds none.
+        ValueError: It has none.
     """
     while hasattr(model, 'module'):  # DDP
         model = model.module
@@ -127,21 +127,21 @@ def check_load_from(model: BaseModel, checkpoint: str) -> None:
     names = {name.removeprefix('module.') for name in found.get('state_dict', found)}
     if not names & model.state_dict().keys():
         raise ValueError(
-            f"{checkpoint} holds no weights of the config's model (load_from). For a backbone's file set "
+            f"{checkpoint} holds no weights of the config's model (load_from). For a file with only a backbone, set "
             "model.backbone.init_cfg=dict(type='Pretrained', checkpoint=...)"
         )
 
 
 def check_whole(path: str, work_dir: str, siblings: str = '*.pth') -> None:
-    """Look whether a checkpoint is there and whole.
+    """Check that a checkpoint exists and is intact.
 
     Args:
         path: The file.
-        work_dir: Where other checkpoints may lie, beside those next to it.
+        work_dir: A folder with other checkpoints, in addition to the file's own folder.
         siblings: Pattern of their names.
 
     Raises:
-        RuntimeError: It is not; the message names the newest good one of the others.
+        RuntimeError: It is missing or damaged; the message names the latest intact one.
     """
     fault = fault_of(path)
     if fault is None:
@@ -153,13 +153,13 @@ def check_whole(path: str, work_dir: str, siblings: str = '*.pth') -> None:
     good = next((other for other in others if fault_of(str(other)) is None), None)
     way = f'There is no other checkpoint in {", ".join(map(str, sorted(folders)))}; train without --resume.'
     if good is not None:
-        way = f'The previous good one is {good}: resume from it (--resume {good}, or load_from in the config).'
+        way = f'The latest intact one is {good}: resume from it (--resume {good}, or load_from in the config).'
     named = f'the checkpoint {path}' if path else f'{work_dir}/last_checkpoint names no checkpoint: it'
     raise RuntimeError(f'{named} {fault} and cannot be resumed from. {way}')
 
 
 def fault_of(path: str) -> str | None:
-    """What is wrong with a checkpoint file, for a message; None if it is whole."""
+    """Return what is wrong with a checkpoint file, for a message; None if it is intact."""
     if not path:
         return 'is empty'
     path = osp.expanduser(path)
@@ -175,7 +175,7 @@ def fault_of(path: str) -> str | None:
         if damaged is None:
             torch.load(path, map_location='cpu', mmap=True, weights_only=True)
     except UnpicklingError:
-        return None  # whole, but with classes that loading has to judge
-    except Exception as error:  # a damaged directory of the archive may look like anything
+        return None  # intact, but with classes that the loader must judge
+    except Exception as error:  # a damaged archive directory may cause any error
         return f'is damaged ({error})'
     return None if damaged is None else f'is damaged (checksum of {damaged})'

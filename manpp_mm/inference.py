@@ -1,4 +1,4 @@
-"""Predictions for a folder of images, painted and as JSON."""
+"""Inference on a folder of images, with painted images and a JSON file."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -29,35 +29,35 @@ def predict(
     score_threshold: float = 0.3,
     device: str | None = None,
 ) -> Iterator[tuple[Path, Any]]:
-    """Run MMDetection's, MMSegmentation's or MMPretrain's inferencer over images.
+    """Run MMDetection's, MMSegmentation's or MMPretrain's inferencer on images.
 
-    Writes ``out_dir/vis/NAME`` with what was found painted, for a segmentor ``out_dir/label_maps/STEM.png`` (class
-    indices), and ``out_dir/predictions.json`` with what is yielded by image name.
+    Writes the painted image to ``out_dir/vis/NAME``, a segmentor's label map to ``out_dir/label_maps/STEM.png`` (class
+    indices), and all predictions by image name to ``out_dir/predictions.json``.
 
     Args:
         inputs: An image or a folder of images.
         weights: A checkpoint, as trained or published.
-        out_dir: Folder to write into.
-        config: The model's config; None takes the one in the checkpoint.
-        score_threshold: Least score of a detection that is painted and written.
-        device: Where to run; None takes a GPU if there is one.
+        out_dir: Folder to write to.
+        config: The model's config; None uses the one in the checkpoint.
+        score_threshold: Minimum score of a detection to paint and write.
+        device: Device to run on; None uses a GPU if there is one.
 
     Yields:
         The path of each image and its prediction: a detector's ``[{"label", "score", "bbox": [x1, y1, x2, y2]}]`` in
-        pixels, with masks also ``"mask"`` (COCO's run lengths); a segmentor's share of each class,
+        pixels, with masks also ``"mask"`` (COCO's run-length encoding); a segmentor's share of each class,
         ``{"road": 0.41, ...}``; a classifier's five highest scores, ``[{"label", "score"}]``.
 
     Raises:
-        FileNotFoundError: Inputs, weights or config do not exist, or the folder holds no image.
-        ValueError: The weights hold no config and none was given or do not fit it, the threshold lies outside [0, 1],
-            there is no GPU for a ``device`` that is one, or files would overwrite each other; and after all the others
-            have been predicted, images that cannot be read.
+        FileNotFoundError: Inputs, weights or config do not exist, or the folder has no images.
+        ValueError: There is no config, or the weights do not fit it; the threshold is outside [0, 1]; ``device`` is a
+            GPU, but there is none; or files would overwrite each other. After all others have been processed: some
+            images cannot be read.
     """
     images = find_images(Path(inputs))
     if not Path(weights).is_file():
         raise FileNotFoundError(f'there is no checkpoint {weights}')
     if not 0 <= score_threshold <= 1:
-        raise ValueError(f'--score-threshold {score_threshold} must lie in [0, 1]')
+        raise ValueError(f'--score-threshold {score_threshold} must be in [0, 1]')
     if device and device.startswith('cuda') and not torch.cuda.is_available():
         raise ValueError(f'--device {device}: there is no GPU')
     found = keep_plan(read_config(config), str(weights)) if config else config_of(weights)
@@ -71,7 +71,7 @@ def predict(
             if not _readable(image):
                 odd.append(image)
                 continue
-            # By path: of an array MMLab's inferencers do not know that it is BGR.
+            # By path: MMLab's inferencers do not know that an array is BGR.
             predictions[image.name], painted, labels = run(str(image), score_threshold)
             mmcv.imwrite(painted[..., ::-1], str(out_dir / 'vis' / image.name))
             if labels is not None:
@@ -81,14 +81,14 @@ def predict(
         out_dir.mkdir(parents=True, exist_ok=True)
         (out_dir / 'predictions.json').write_text(json.dumps(predictions, indent=1))
     if odd:
-        raise ValueError(f'{len(odd)} of {len(images)} are no images that OpenCV can read: {", ".join(map(str, odd))}')
+        raise ValueError(f'OpenCV cannot read {len(odd)} of {len(images)} images: {", ".join(map(str, odd))}')
 
 
 def find_images(inputs: Path) -> list[Path]:
-    """An image, or the images of a folder by name.
+    """Return an image, or the images of a folder sorted by name.
 
     Raises:
-        FileNotFoundError: There is none.
+        FileNotFoundError: There is no image.
     """
     if inputs.is_file():
         return [inputs]
@@ -96,19 +96,19 @@ def find_images(inputs: Path) -> list[Path]:
         raise FileNotFoundError(f'there is no image or folder {inputs}')
     images = sorted(path for path in inputs.iterdir() if path.suffix.lower() in IMAGES)
     if not images:
-        raise FileNotFoundError(f'{inputs} holds no image ({", ".join(IMAGES)})')
+        raise FileNotFoundError(f'{inputs} has no images ({", ".join(IMAGES)})')
     return images
 
 
 def _check_names(images: list[Path], out_dir: Path, label_maps: bool) -> None:
     if images[0].parent.resolve() == (out_dir / 'vis').resolve():
-        raise ValueError(f'--out-dir {out_dir} would overwrite the images in {images[0].parent}: take another')
+        raise ValueError(f'--out-dir {out_dir} would overwrite the images in {images[0].parent}: use another folder')
     if label_maps:
         by_stem: dict[str, Path] = {}
         for path in images:
             other = by_stem.setdefault(path.stem, path)
             if other != path:
-                raise ValueError(f'{other.name} and {path.name} would have one label map: rename one')
+                raise ValueError(f'{other.name} and {path.name} would share one label map: rename one')
 
 
 def _readable(image: Path) -> bool:
@@ -119,19 +119,19 @@ def _readable(image: Path) -> bool:
 
 
 def config_of(weights: 'str | Path') -> Config:
-    """The config inside a checkpoint.
+    """Return the config stored in a checkpoint.
 
     Raises:
-        ValueError: It holds none.
+        ValueError: It has none.
     """
     meta = read_checkpoint(weights).get('meta', {})
     if 'cfg' not in meta:
-        raise ValueError(f'{weights} holds no config: give it, --config')
+        raise ValueError(f'{weights} holds no config: set it with --config')
     return Config.fromstring(meta['cfg'], '.py')
 
 
 def _loaded(kind: type, config: Config, weights: str, device: str | None) -> Any:
-    """An inferencer whose weights fit and whose classes are the checkpoint's, or else the config's data set's."""
+    """Return an inferencer with checked weights, and the classes of the checkpoint or else of the config's data set."""
     try:
         inferencer = kind(config, weights, device=device)
     except RuntimeError as error:  # other cuts, other shapes
@@ -142,7 +142,9 @@ def _loaded(kind: type, config: Config, weights: str, device: str | None) -> Any
         dataset = DATASETS.build(dict(innermost(config.test_dataloader.dataset), lazy_init=True, pipeline=[]))
         meta = {key: dataset.metainfo[key] for key in ('classes', 'palette') if key in dataset.metainfo}
         if 'classes' not in meta:
-            raise ValueError(f'{weights} names no classes, nor does the config: set metainfo.classes of its data set')
+            raise ValueError(
+                f'neither {weights} nor the config names the classes: set metainfo.classes of its data set'
+            )
         inferencer.model.dataset_meta = meta
         if inferencer.visualizer is not None:
             inferencer.visualizer.dataset_meta = meta
@@ -192,12 +194,12 @@ def _classifier(config: Config, weights: str, device: str | None) -> Callable:
     inferencer = _loaded(ImageClassificationInferencer, config, weights, device)
     classes = inferencer.classes or inferencer.model.dataset_meta['classes']
     visualizer = UniversalVisualizer()
-    # Images that a data set holds in memory are RGB, those that its pipeline loads BGR.
+    # A data set's images in memory are RGB, images loaded by its pipeline are BGR.
     pipeline = innermost(config.test_dataloader.dataset).pipeline
     order = 'bgr' if any(kind_of(transform) == 'LoadImageFromFile' for transform in pipeline) else 'rgb'
 
     def run(image: str, score_threshold: float) -> tuple:
-        # Its call draws a progress bar for each image.
+        # Calling the inferencer would show a progress bar for each image.
         (batch,) = inferencer.preprocess([mmcv.imread(image, channel_order=order)])
         (sample,) = inferencer.forward(batch)
         scores, labels = sample.pred_score.topk(min(5, len(sample.pred_score)))

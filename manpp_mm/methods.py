@@ -1,4 +1,4 @@
-"""The methods by which a model can be trained, and how any config is made to train by one of them."""
+"""Training methods, and the changes that make any config train with one of them."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ FAMILY: dict[str, dict[str, Any]] = {
     'learnable': dict(branches=['learnable'], scaling=None),
     'momentum': dict(branches=['momentum'], scaling=None),
 }
-"""The members of the family of block-local methods, by what they set in ``model.backbone.auxiliary``."""
+"""The family of block-local methods, and what each sets in ``model.backbone.auxiliary``."""
 
 MODE_OF: dict[str, Mode] = {
     'end_to_end': END_TO_END,
@@ -36,38 +36,38 @@ MODE_OF: dict[str, Mode] = {
     'man': LOCAL,
     'dgl': LOCAL,
 }
-"""The methods that a command line names, and how each trains the backbone."""
+"""The methods of the command line, and how each trains the backbone."""
 
 METHODS = tuple(MODE_OF)
 
 _TASKS = dict(mmdet='detection', mmseg='segmentation', mmpretrain='classification')
-"""Packages and their fragments."""
+"""The config fragment for each package."""
 
 POOLED = 16
-"""The stride in pixels of auxiliary networks where they are to cost little."""
+"""The stride in pixels of cheap auxiliary networks."""
 
 
 def check_method(name: str) -> None:
-    """Is there a method of a name?
+    """Check that a method exists.
 
     Raises:
-        ValueError: There is not.
+        ValueError: It does not.
     """
     if name not in METHODS:
-        raise ValueError(f'method {name!r} is none of {", ".join(METHODS)}')
+        raise ValueError(f'unknown method {name!r}, choose from {", ".join(METHODS)}')
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a config is to be trained.
+    """A way to train a config: a method, its cuts, and further measures that save memory.
 
     Attributes:
         method: One of :data:`METHODS`.
-        mode: The mode that it comes to, whose name tells the rest.
-        cuts: Where the backbone is cut; None for a backbone that is not.
-        stride: Of the auxiliary networks that are written into a config without any; None: the fragment's.
-        early: Heads whose losses are taken early.
-        modules: Modules that are checkpointed by name.
+        mode: The resulting mode.
+        cuts: The cuts of the backbone; None if it is not cut.
+        stride: The stride of auxiliary networks added to a config without them; None uses the fragment's.
+        early: Names of the heads with an early loss.
+        modules: Names of the modules to checkpoint.
     """
 
     method: str
@@ -85,11 +85,11 @@ class Way:
 
     @property
     def same_gradients(self) -> bool:
-        """Whether the gradients are end-to-end training's."""
+        """Whether the gradients are those of end-to-end training."""
         return not self.mode.local
 
     def as_dict(self) -> dict[str, Any]:
-        """For a config."""
+        """Convert to a dict for a config."""
         cuts = None if self.cuts is None else [list(cut) for cut in self.cuts]
         return dict(
             method=self.method, mode=str(self.mode), cuts=cuts, stride=self.stride, early=list(self.early),
@@ -98,14 +98,14 @@ class Way:
 
     @classmethod
     def from_dict(cls, found: Mapping) -> 'Way':
-        """What :meth:`as_dict` wrote."""
+        """Create from the result of :meth:`as_dict`."""
         cuts = None if found['cuts'] is None else tuple(tuple(cut) for cut in found['cuts'])
         early, modules = tuple(found['early']), tuple(found['modules'])
         return cls(found['method'], Mode.parse(found['mode']), cuts, found['stride'], early, modules)
 
 
 def method_of(config: Config) -> str:
-    """The method by which a config trains: one of :data:`METHODS`, another member of the family, or ``'local'``."""
+    """Return the method a config trains with: one of :data:`METHODS`, another member of the family, or ``'local'``."""
     mode = mode_of(config)
     if local_class(config) is None:
         return 'checkpointed' if mode.units_checkpointed else 'end_to_end'
@@ -119,43 +119,43 @@ def method_of(config: Config) -> str:
 
 
 def twin_of(config: Config) -> type[LocalBackbone] | None:
-    """The local class of a config's backbone, or that of which it is the plain twin; None where there is none.
+    """Return the local class for a config's local or plain backbone, None if there is none.
 
     Raises:
-        ValueError: The class names no auxiliary networks.
+        ValueError: The class does not name its auxiliary networks.
     """
     backbone = config.model.get('backbone') or {}
     found = local_class(config) or local_twin(backbone.get('type'), config.get('default_scope'))
     if found is not None and not hasattr(found, 'auxiliary_type'):
         raise ValueError(
-            f'model.backbone: {found.__name__} names no auxiliary_type, the auxiliary networks of its task: '
+            f'model.backbone: {found.__name__} must set auxiliary_type, the auxiliary networks of its task: '
             'DetectionAuxiliary, SegmentationAuxiliary or ClassificationAuxiliary (docs/new_backbone.md)'
         )
     if found is None or found.auxiliary_type.registry.scope != config.get('default_scope'):
-        return None  # another package's backbone, whose auxiliary networks take other targets
+        return None  # a backbone of another package, whose auxiliary networks need other targets
     return found
 
 
 def without_twin(config: Config) -> str:
-    """For a message: a config's backbone has no local twin, and which have one."""
+    """Return a message that a config's backbone has no local class, and which backbones have one."""
     backbone = config.model.get('backbone') or {}
     known = plain_names(config.get('default_scope'))
     close = get_close_matches(kind_of(backbone), known, 1, cutoff=0.5)
-    nearest = f'the nearest that has one is {close[0]}' if close else f'these have one: {", ".join(known)}'
+    nearest = f'the closest match is {close[0]}' if close else f'available for {", ".join(known)}'
     return f'there is no local backbone for model.backbone.type={backbone.get("type")!r}; {nearest} (docs/backbones.md)'
 
 
 def apply_way(config: Config, way: Way) -> Config:
-    """A config that trains in a way.
+    """Return a config that trains in a given way.
 
     Args:
-        config: Any detector's, segmentor's or classifier's; left as it is. Of one that is block-local already the
-            auxiliary networks and hooks stay.
+        config: The config of any detector, segmentor or classifier; not modified. A block-local one keeps its auxiliary
+            networks and hooks.
         way: The way.
 
     Raises:
-        ValueError: The way needs a local backbone and there is none for this one, or the classes of the auxiliary
-            heads cannot be found.
+        ValueError: The way needs a local backbone and there is none for this one, or the number of classes for the
+            auxiliary heads cannot be determined.
     """
     config = copy.deepcopy(config)
     was_local = local_class(config) is not None
@@ -184,7 +184,7 @@ def apply_way(config: Config, way: Way) -> Config:
 
 
 def _make_local(config: Config, twin: type[LocalBackbone], way: Way, was_local: bool) -> None:
-    """Put the local twin in place of a backbone, with what belongs to it."""
+    """Replace a backbone by its local twin, and add the hooks and networks that it needs."""
     backbone = config.model.backbone
     assert way.cuts is not None
     backbone.update(cuts=list(way.cuts), local_blocks=None)
@@ -214,19 +214,19 @@ def _make_local(config: Config, twin: type[LocalBackbone], way: Way, was_local: 
 
 
 def _add_networks(config: Config, twin: type[LocalBackbone], way: Way, fragment: Config) -> None:
-    """Auxiliary networks for the model's own classes, a learning rate of their own, and what gives way to them."""
+    """Add auxiliary networks for the model's classes and their learning rates; remove upstream's auxiliary head."""
     auxiliary = copy.deepcopy(fragment['manpp_backbone']['auxiliary'])
     head = auxiliary['head']
     segments = twin.auxiliary_type.registry.scope == 'mmseg'
     head['num_classes'] = classes_of(config.model)
     _check_single_label(config)
     if twin.transformer:
-        # At the blocks' own strides copies of such units hold more than they save.
+        # At the blocks' own strides, copies of such units need more memory than they save.
         patch = config.model.backbone.get('patch_size')
         auxiliary['stride'] = -(-POOLED // patch) * patch if isinstance(patch, int) else POOLED
         if segments:
             own = _last(config.model.decode_head).get('norm_cfg')
-            head['norm_cfg'] = own or ConfigDict(type='SyncBN', requires_grad=True)  # as upstream's segmentors have it
+            head['norm_cfg'] = own or ConfigDict(type='SyncBN', requires_grad=True)  # as in upstream's segmentors
     elif twin.small_images:
         auxiliary['stride'] = None
     if way.stride is not None:
@@ -235,18 +235,18 @@ def _add_networks(config: Config, twin: type[LocalBackbone], way: Way, fragment:
         auxiliary.update(FAMILY[way.method])
     config.model.backbone['auxiliary'] = auxiliary
     if segments and config.model.get('auxiliary_head') is not None:
-        config.model['auxiliary_head'] = None  # on a detached feature it would train itself alone
+        config.model['auxiliary_head'] = None  # on detached features, it would only train itself
     wrapper = config.get('optim_wrapper')
     if wrapper is None:
-        return  # it is only tested
+        return  # the config is only for testing
     paramwise = ConfigDict(wrapper.get('paramwise_cfg') or {})
-    # Another constructor may go by depth, as ConvNeXt's, where these count as heads; rules by kind of layer alone
-    # (`norm_decay_mult`) hold for auxiliary networks as they are, which a key of their own would end.
+    # Another constructor may scale by depth, such as ConvNeXt's, where auxiliary networks count as heads. Rules by
+    # layer type alone (`norm_decay_mult`) already apply to auxiliary networks; a key of their own would disable them.
     by_kind = any(key.endswith('_decay_mult') for key in paramwise)
     keys = paramwise.get('custom_keys') or {}
     reached = any('backbone' in key for key in keys) if by_kind else keys or not paramwise
     if wrapper.get('constructor') is None and reached:
-        # Copies of a transformer's norms decay where the trunk's do, in an upstream config without any rule.
+        # Without any rule in upstream's config, copies of a transformer's norms decay as in the trunk.
         own = fragment['manpp_transformer_paramwise' if twin.transformer and paramwise else 'manpp_paramwise']
         paramwise['custom_keys'] = ConfigDict({**own['custom_keys'], **keys})
         wrapper['paramwise_cfg'] = paramwise
@@ -260,22 +260,22 @@ def _check_single_label(config: Config) -> None:
     kinds = {base.__name__ for base in getattr(head, '__mro__', ())} & {'MultiLabelClsHead', 'MultiTaskHead'}
     if kinds:
         raise ValueError(
-            f'model.head.type={config.model.head["type"]!r} has several labels an image, and the local heads that are '
-            'written into a config have one: write model.backbone.auxiliary by hand (docs/config.md)'
+            f'model.head.type={config.model.head["type"]!r} predicts several labels per image, but the '
+            'default local heads predict one: write model.backbone.auxiliary by hand (docs/config.md)'
         )
 
 
 def fragment_of(twin: type[LocalBackbone]) -> Config:
-    """The variables of the fragment of a local backbone's task."""
+    """Return the config fragment for the task of a local backbone."""
     task = _TASKS[twin.auxiliary_type.registry.scope]
     return Config.fromfile(Path(config_folder(OWN)) / f'_base_/{task}.py')
 
 
 def classes_of(model: Mapping) -> int:
-    """The number of classes that a model's own heads name; of a panoptic model that of things.
+    """Return the number of classes of a model's heads; for a panoptic model, the number of things.
 
     Raises:
-        ValueError: None of them names one.
+        ValueError: No head sets it.
     """
     roi_head = model.get('roi_head') or {}
     names = ('panoptic_head', 'decode_head', 'bbox_head', 'mask_head', 'head')
@@ -285,29 +285,29 @@ def classes_of(model: Mapping) -> int:
             if isinstance(head.get(key), int):
                 return head[key]
     raise ValueError(
-        'no head of the model names its num_classes, which the auxiliary heads need: set it, in model.bbox_head or '
-        'model.head say, or write model.backbone.auxiliary by hand (docs/config.md)'
+        'no head of the model sets num_classes, which the auxiliary heads need: set it, for example in '
+        'model.bbox_head or model.head, or write model.backbone.auxiliary by hand (docs/config.md)'
     )
 
 
 def _last(head: Any) -> Any:
-    """A head, or the last of a cascade."""
+    """Return a head, or the last one of a cascade."""
     return head[-1] if isinstance(head, Sequence) and head else head
 
 
 def imported(imports: Mapping | None) -> list[str]:
-    """The modules that ``custom_imports`` names, a single one or a list."""
+    """Return the modules named in ``custom_imports``, given as a single one or a list."""
     names = (imports or {}).get('imports') or []
     return [names] if isinstance(names, str) else list(names)
 
 
 def _auxiliary_only(hook: Mapping, config: Config) -> bool:
-    """Whether a hook has nothing to do without auxiliary networks."""
+    """Return whether a hook has no effect without auxiliary networks."""
     return named_class(hook['type'], 'hook', config.get('default_scope')) in (MomentumHook, LocalScalarsHook)
 
 
 def _named(hooks: Iterable[Mapping], config: Config, kind: type, key: str) -> set[str]:
-    """What the config's hooks of a kind name."""
+    """Return the names listed in the config's hooks of a type."""
     found: set[str] = set()
     for hook in hooks:
         if named_class(hook['type'], 'hook', config.get('default_scope')) is kind:
@@ -316,10 +316,10 @@ def _named(hooks: Iterable[Mapping], config: Config, kind: type, key: str) -> se
 
 
 def without_local(config: Config) -> Config:
-    """A block-local config with the plain backbone and without the hooks that need a local one.
+    """Return a block-local config with the plain backbone and without the hooks that need a local one.
 
     Args:
-        config: Left as it is.
+        config: The config; not modified.
     """
     config = copy.deepcopy(config)
     config.model = plain_model(config)

@@ -1,4 +1,4 @@
-"""How a model is trained: what the command line, the kept JSON files and the code call a mode."""
+"""Training modes, as named on the command line and in JSON files."""
 
 from dataclasses import dataclass, replace
 
@@ -11,15 +11,15 @@ _OFFLOADED = '_offloaded'
 
 @dataclass(frozen=True)
 class Mode:
-    """How a model is trained.
+    """A training mode: how the backbone is trained, and what is done to save memory.
 
     Attributes:
         backbone: ``'end_to_end'``, ``'exact'`` (the same gradients, blocks checkpointed), ``'local'`` (block by block)
-            or ``'frozen'``, the floor that neck and heads set.
+            or ``'frozen'``, which leaves the memory of neck and heads.
         units_checkpointed: Whether each unit of the backbone is checkpointed (``with_cp``).
-        early_loss: Whether the RPN's loss is taken early.
-        heads_spared: Whether neck and heads are checkpointed and the RPN's loss is taken early.
-        offloaded: Whether activations wait in host memory, which needs a GPU.
+        early_loss: Whether the RPN's loss becomes a gradient before the RoI head runs.
+        heads_spared: The same, and neck and heads are checkpointed.
+        offloaded: Whether activations are offloaded to host memory, which needs a GPU.
     """
 
     backbone: str
@@ -30,14 +30,14 @@ class Mode:
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
-            raise ValueError(f'a backbone trains by one of {", ".join(BACKBONES)}, not {self.backbone!r}')
+            raise ValueError(f'a backbone trains in one of the modes {", ".join(BACKBONES)}, not {self.backbone!r}')
 
     @classmethod
     def parse(cls, name: 'str | Mode') -> 'Mode':
-        """Read a mode's name, ``'local_checkpointed'`` say.
+        """Parse the name of a mode, such as ``'local_checkpointed'``.
 
         Raises:
-            ValueError: It is none.
+            ValueError: There is no such mode.
         """
         if isinstance(name, Mode):
             return name
@@ -62,39 +62,39 @@ class Mode:
 
     @property
     def exact(self) -> bool:
-        """Whether the backbone's blocks are checkpointed and learn by the task's gradient."""
+        """Whether the backbone's blocks are checkpointed and learn from the task's gradient."""
         return self.backbone == 'exact'
 
     @property
     def frozen(self) -> bool:
-        """Whether nothing of the backbone learns."""
+        """Whether the backbone is frozen."""
         return self.backbone == 'frozen'
 
     @property
     def cut(self) -> bool:
-        """Whether the backbone is cut into blocks, and has to be a local one."""
+        """Whether the backbone is cut into blocks, and therefore must be a local one."""
         return self.local or self.exact
 
     def with_units_checkpointed(self, checkpointed: bool = True) -> 'Mode':
-        """The same with each unit of the backbone checkpointed, or not."""
+        """Return this mode with each unit of the backbone checkpointed, or not."""
         return replace(self, units_checkpointed=checkpointed)
 
     def with_heads_spared(self) -> 'Mode':
-        """The same with neck and heads checkpointed."""
+        """Return this mode with neck and heads checkpointed."""
         return replace(self, early_loss=True, heads_spared=True)
 
     def with_early_loss(self) -> 'Mode':
-        """The same with the RPN's loss taken early."""
+        """Return this mode with an early loss of the RPN."""
         return replace(self, early_loss=True)
 
     def with_exact_gradients(self) -> 'Mode':
-        """What a local mode becomes while exact gradients flow; another mode stays as it is."""
+        """Return a local mode with exact gradients instead; other modes do not change."""
         return replace(self, backbone=EXACT.backbone) if self.local else self
 
 
 END_TO_END, EXACT, LOCAL, FROZEN = map(Mode, BACKBONES)
 GRADIENTS = (LOCAL.backbone, EXACT.backbone)
-"""What ``model.backbone.gradient`` may be."""
+"""Valid values of ``model.backbone.gradient``."""
 _PLAIN = (*(mode for each in (END_TO_END, EXACT, LOCAL) for mode in (each, each.with_units_checkpointed())), FROZEN)
 OFFLOADED = replace(END_TO_END, offloaded=True)
 MODES = (
@@ -103,8 +103,8 @@ MODES = (
     *(mode.with_heads_spared() for mode in _PLAIN),
     OFFLOADED,
 )
-"""What can be measured, in the order in which tools list it."""
+"""All modes that can be measured, in the order in which tools list them."""
 USUAL = (
     END_TO_END, END_TO_END.with_units_checkpointed(), EXACT, LOCAL, LOCAL.with_units_checkpointed(), FROZEN
 )  # fmt: skip
-"""What a benchmark measures unless it is told otherwise."""
+"""The modes that a benchmark measures by default."""

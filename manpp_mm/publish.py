@@ -1,4 +1,4 @@
-"""From a checkpoint to one of the plain model."""
+"""Conversion of a training checkpoint to one of the plain model."""
 
 import copy
 import hashlib
@@ -20,23 +20,24 @@ _KINDS = ('hook', 'transform', 'metric', 'model')
 
 
 def publish(source: 'str | Path', target: 'str | Path', raw: bool = False) -> Path:
-    """Write the plain model of a checkpoint, for users without this package.
+    """Write the plain model from a checkpoint, for users without this package.
 
-    Auxiliary networks, optimizer and hook state are left out. ``meta['cfg']`` becomes the plain model's config, so that
+    Auxiliary networks, optimizer and hook state are omitted. ``meta['cfg']`` becomes the plain model's config, so
     ``DetInferencer(weights=...)`` needs nothing else.
 
     Args:
-        source: A checkpoint that a training wrote, block-local or not.
-        target: The file to write. Its name gets the first 8 digits of its SHA-256: ``name-1a2b3c4d.pth``.
-        raw: Take the weights as trained where ``EMAHook`` was there; without it the averaged ones.
+        source: A training checkpoint, block-local or not.
+        target: The file to write. The first 8 digits of its SHA-256 are added to its name: ``name-1a2b3c4d.pth``.
+        raw: Whether to use the weights without averaging if the training used ``EMAHook``; by default, the averaged
+            weights are used.
 
     Returns:
         The path of the file.
 
     Raises:
-        FileNotFoundError: There is no ``source``, or no folder for ``target``.
-        ValueError: The checkpoint is of another kind, ``raw`` without averaged weights, or ``target`` does not end in
-            ``.pth``.
+        FileNotFoundError: ``source`` or the folder of ``target`` does not exist.
+        ValueError: The checkpoint is not from a training, ``raw`` is set without averaged weights, or ``target`` does
+            not end in ``.pth``.
     """
     source, target = Path(source), Path(target)
     if not source.is_file():
@@ -49,7 +50,7 @@ def publish(source: 'str | Path', target: 'str | Path', raw: bool = False) -> Pa
     meta = checkpoint.get('meta', {})
     if 'state_dict' not in checkpoint or 'cfg' not in meta:
         raise ValueError(
-            f'{source} is no checkpoint of a training: it needs state_dict and meta.cfg, and holds '
+            f'{source} is not a training checkpoint: it needs state_dict and meta.cfg, but holds '
             f'{", ".join(map(str, list(checkpoint)[:3])) or "nothing"}{", ..." if len(checkpoint) > 3 else ""}'
         )
     config = Config.fromstring(meta['cfg'], '.py')
@@ -62,7 +63,7 @@ def publish(source: 'str | Path', target: 'str | Path', raw: bool = False) -> Pa
     weights = checkpoint['state_dict']
     if raw:
         if 'ema_state_dict' not in checkpoint:
-            raise ValueError(f'--raw: {source} holds no averaged weights (EMAHook), its only weights are the trained')
+            raise ValueError(f'--raw: {source} holds no averaged weights (EMAHook); omit --raw')
         averaged = checkpoint['ema_state_dict']  # EMAHook swaps the two
         weights = {name.removeprefix('module.'): v for name, v in averaged.items() if name.startswith('module.')}
     weights = {name: v for name, v in weights.items() if not name.startswith('backbone.auxiliary.')}
@@ -78,10 +79,10 @@ def publish(source: 'str | Path', target: 'str | Path', raw: bool = False) -> Pa
 
 
 def plain_config(config: Config) -> Config:
-    """A config without anything that needs this package.
+    """Return a config without anything that needs this package.
 
     Args:
-        config: The whole config of a training; left as it is.
+        config: The complete config of a training; not modified.
     """
     kept = {key: value for key, value in config.to_dict().items() if not key.startswith('manpp_')}
     found = _plain(kept, config.get('default_scope'))
@@ -104,7 +105,7 @@ def plain_config(config: Config) -> Config:
 
 
 def _plain(value: Any, scope: str | None) -> Any:
-    """A part of a config whose classes of ours have given way to their twins, or to nothing."""
+    """Return part of a config with this package's classes replaced by their plain twins, or removed."""
     if isinstance(value, Mapping):
         cls, kind = _own_class(value, scope)
         if cls is not None:
@@ -116,13 +117,13 @@ def _plain(value: Any, scope: str | None) -> Any:
 
 
 def _vanishes(value: Any, scope: str | None) -> bool:
-    """Whether a hook or transform is this package's and only training needs it."""
+    """Return whether a hook or transform belongs to this package and only training needs it."""
     cls, _ = _own_class(value, scope)
     return cls is not None and plain_of(cls) is None
 
 
 def _own_class(value: Any, scope: str | None) -> tuple[type | None, str]:
-    """The class behind a config and its kind, if the class is this package's or derives from one that is."""
+    """Return the class of a config and its kind, if the class belongs to this package or derives from one that does."""
     if isinstance(value, Mapping) and isinstance(value.get('type'), (str, type)):
         for kind in _KINDS:
             cls = named_class(value['type'], kind, scope)
@@ -135,7 +136,7 @@ def _own_class(value: Any, scope: str | None) -> tuple[type | None, str]:
 
 
 def check_strict(config: Config, weights: Mapping, source: Path) -> None:
-    """Do the weights fit the plain model, every one?
+    """Check that the weights fit the plain model exactly.
 
     Raises:
         ValueError: They do not.

@@ -1,4 +1,4 @@
-"""The one object of a training forward."""
+"""The state of one training forward."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,18 +10,18 @@ from .local import LocalGradients, LocalStep, deliver
 
 @dataclass
 class Step:
-    """What one training forward of a model needs and collects while its backbone trains block by block.
+    """The inputs and results of one training forward of a model whose backbone trains block by block.
 
-    ``LocalLearningHook`` makes it before the model's forward, hands it to the backbone, takes it back after the forward
-    and adds :meth:`delivered_losses` to the model's. Outside of a training forward no backbone holds one.
+    ``LocalLearningHook`` creates it before the model's forward, passes it to the backbone, takes it back after the
+    forward and adds :meth:`delivered_losses` to the model's losses. Outside of a training forward, no backbone has one.
 
     Attributes:
-        targets: The batch's targets as the auxiliary heads' ``loss`` takes them: a list of data samples.
-        scale: The loss scaler's factor, 1 without one.
-        losses: The local losses, detached, under their logged names: ``block0.loss_cls``.
-        gradients: What each local block's gradients wait in until backward.
-        shared: What the auxiliary networks derive from the targets for each other.
-        ran: Whether the backbone has begun its forward; the local gradients belong to one.
+        targets: The batch's targets for the auxiliary heads' ``loss``: a list of data samples.
+        scale: The loss scaler's factor, 1 without a loss scaler.
+        losses: The local losses, detached, under their logged names such as ``block0.loss_cls``.
+        gradients: The gradients of each local block, held until backward.
+        shared: Values derived from the targets that the auxiliary networks share.
+        ran: Whether the backbone has started its forward; local gradients belong to exactly one.
     """
 
     targets: Any
@@ -32,12 +32,12 @@ class Step:
     ran: bool = False
 
     def add(self, block: int, result: LocalStep) -> None:
-        """Keep a block's losses and gradients."""
+        """Store a block's losses and gradients."""
         self.losses.update({f'block{block}.{name}': value for name, value in result.losses.items()})
         self.gradients.append(result.gradients)
 
     def delivered_losses(self) -> dict[str, Tensor]:
-        """The local losses, one of which carries the delivery of all local gradients. Empty if no block ran locally.
+        """Return the local losses, one of which delivers all local gradients in backward. Empty if no block ran.
 
         Call it once, at the end of the model's forward (see :func:`manpp_mm.local.deliver`).
         """

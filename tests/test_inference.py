@@ -134,13 +134,13 @@ def test_bad_input(segmentor, tmp_path):
             list(predict(inputs, weights, tmp_path / 'out', **keys))
 
     (tmp_path / 'empty').mkdir()
-    refused('empty holds no image', tmp_path / 'empty')
+    refused('empty has no images', tmp_path / 'empty')
     refused('there is no image or folder', tmp_path / 'nowhere')
     refused('there is no checkpoint', weights=tmp_path / 'none.pth')
     refused('there is no config', config=tmp_path / 'none.py')
-    refused(r'--score-threshold 30 must lie in \[0, 1\]', score_threshold=30)
+    refused(r'--score-threshold 30 must be in \[0, 1\]', score_threshold=30)
     torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
-    refused('weights.pth holds no config: give it, --config', weights=tmp_path / 'weights.pth')
+    refused('weights.pth holds no config: set it with --config', weights=tmp_path / 'weights.pth')
     if not torch.cuda.is_available():
         refused('--device cuda: there is no GPU', device='cuda')
     (tmp_path / 'out').mkdir()
@@ -155,11 +155,11 @@ def test_bad_input(segmentor, tmp_path):
     two = tmp_path / 'two'
     shutil.copytree(root / 'images', two)
     shutil.copy(two / '0.jpg', two / '0.png')
-    refused('0.(png|jpg) and 0.(png|jpg) would have one label map', two)
+    refused('0.(png|jpg) and 0.(png|jpg) would share one label map', two)
     (two / '0.png').unlink()
     for content in (b'no image', b''):
         (two / '1.jpg').write_bytes(content)
-        refused('1 of 4 are no images that OpenCV can read: .*two/1.jpg', two)
+        refused('OpenCV cannot read 1 of 4 images: .*two/1.jpg', two)
         # What follows is predicted all the same.
         assert json.loads((tmp_path / 'out/predictions.json').read_text()).keys() == {'0.jpg', '2.jpg', '3.jpg'}
 

@@ -136,7 +136,7 @@ def test_a_local_backbone_without_auxiliary_networks():
         pass
 
     config.model.backbone.type = NoNetworks
-    with pytest.raises(ValueError, match='model.backbone: NoNetworks names no auxiliary_type'):
+    with pytest.raises(ValueError, match='model.backbone: NoNetworks must set auxiliary_type'):
         apply_way(config, way('exact', [(0, 0)]))
 
 
@@ -161,7 +161,7 @@ def test_the_stride_that_is_written_fits_a_vits_patches(patch, stride):
 def test_several_labels_an_image_are_refused():
     pytest.importorskip('mmpretrain')
     config = read_config('mmpretrain::csra/resnet101-csra_1xb16_voc07-448px.py')
-    with pytest.raises(ValueError, match=r"model.head.type='CSRAClsHead' has several labels an image"):
+    with pytest.raises(ValueError, match=r"model.head.type='CSRAClsHead' predicts several labels per image"):
         apply_way(config, way('manpp', [(1, 2)]))
     assert apply_way(config, way('exact', [(1, 2)])).model.backbone.type == 'LocalResNet'
 
@@ -193,14 +193,14 @@ def test_another_packages_backbone_has_no_twin():
     config = upstream('mmseg::pspnet/pspnet_r50-d8_4xb2-40k_cityscapes-512x1024.py')
     config.model.backbone.type = 'mmdet.ResNet'
     with pytest.raises(
-        ValueError, match="there is no local backbone for .*'mmdet.ResNet'; the nearest that has one is ResNet "
+        ValueError, match="there is no local backbone for .*'mmdet.ResNet'; the closest match is ResNet "
     ):
         apply_way(config, way('exact', [(1, 2)]))
 
 
 def test_a_backbone_without_a_local_one():
     config = upstream('mmdet::hrnet/fcos_hrnetv2p-w18-gn-head_4xb4-1x_coco.py')
-    message = r"method 'manpp': there is no local backbone for .*'HRNet'; the nearest that has one is \w+"
+    message = r"method 'manpp': there is no local backbone for .*'HRNet'; the closest match is \w+"
     with pytest.raises(ValueError, match=message):
         apply_way(config, way('manpp', [(1, 2)]))
 
@@ -220,7 +220,7 @@ def test_classes_of_the_models_own_heads(name, expected):
 
 
 def test_a_model_that_names_no_classes():
-    with pytest.raises(ValueError, match='no head of the model names its num_classes'):
+    with pytest.raises(ValueError, match='no head of the model sets num_classes'):
         classes_of(dict(rpn_head=dict(type='RPNHead')))
 
 

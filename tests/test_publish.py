@@ -113,7 +113,7 @@ def test_what_cannot_be_published(tmp_path):
 
     refused('there is no checkpoint', tmp_path / 'none.pth')
     torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
-    refused('is no checkpoint of a training: it needs state_dict and meta.cfg', tmp_path / 'weights.pth')
+    refused('is not a training checkpoint: it needs state_dict and meta.cfg', tmp_path / 'weights.pth')
     cfg = "model = dict(backbone=dict(type='ResNet'))"
     torch.save(dict(state_dict={}, meta=dict(cfg=cfg)), tmp_path / 'plain.pth')
     refused('must end in .pth', tmp_path / 'plain.pth', 'model.onnx')

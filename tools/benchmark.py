@@ -1,4 +1,4 @@
-"""Measure memory, work, operators and time of one forward and backward, end-to-end and block-local, in one run.
+"""Measure memory, work, operators and time of one forward and backward pass, end-to-end and block-local.
 
 The same as ``manpp benchmark``.
 """

@@ -1,4 +1,4 @@
-"""Check a config's data and print what a training would see: images, boxes or pixels a class, what is dropped and why.
+"""Check a config's data and summarize what training would use: images, boxes or pixels per class, and what is dropped.
 
 The same as ``manpp check``.
 """

@@ -1,4 +1,4 @@
-"""Train variants of a block-local config on equal terms and compare them: a table, curves, a JSON file each run.
+"""Train variants of a block-local config under equal conditions; write a table, curves and a JSON file per run.
 
 The same as ``manpp compare``.
 """

@@ -6,10 +6,10 @@ if [ $# -lt 3 ]; then
     exit 2
 fi
 here=$(cd "$(dirname "$0")" && pwd)
-# SO_REUSEADDR: a port whose training has just ended is free.
+# SO_REUSEADDR: the port of a training that has just ended counts as free.
 bind="import socket; s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(('', ${PORT:-29500}))"
 if [ "${NODE_RANK:-0}" = 0 ] && ! "${PYTHON:-python}" -c "$bind" 2>/dev/null; then
-    echo "error: port ${PORT:-29500} is taken, by another training perhaps: PORT=29501 $0 ..." >&2
+    echo "error: port ${PORT:-29500} is taken, possibly by another training: set another one, PORT=29501 $0 ..." >&2
     exit 1
 fi
 PYTHONPATH="$here/..:${PYTHONPATH:-}" "${PYTHON:-python}" -m torch.distributed.run \

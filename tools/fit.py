@@ -1,4 +1,4 @@
-"""Show what each way to train a config needs, and write the config that fits.
+"""Show the memory that each way to train a config needs, and write the config that fits.
 
 The same as ``manpp fit``.
 """

@@ -1,6 +1,6 @@
-"""On a machine with a GPU: run the tests that need one, then measure five configs, into JSON files.
+"""Run the tests that need a GPU, then measure five configs and write JSON files.
 
-Batches of 2 and 8, float32 and float16. Stopped or cut short, it keeps what it has and goes on from there.
+Batches of 2 and 8, float32 and float16. If it is interrupted, the same command continues where it stopped.
 
 python tools/gpu_check.py --out work_dirs/gpu
 """
@@ -35,10 +35,10 @@ PRECISIONS = ('float32', 'float16')
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--out', type=Path, default=ROOT / 'work_dirs/gpu', help='folder for the JSON files')
-    parser.add_argument('--minutes', type=float, default=7, help='begin nothing after so long')
-    parser.add_argument('--repeats', type=int, default=6, help='timed steps of each mode')
+    parser.add_argument('--minutes', type=float, default=7, help='start no measurement after this many minutes')
+    parser.add_argument('--repeats', type=int, default=6, help='timed steps per mode')
     parser.add_argument('--skip-tests', action='store_true', help='measure only')
-    parser.add_argument('--commit', help='what is measured; default: what git says')
+    parser.add_argument('--commit', help='commit to record (default: the one that git reports)')
     args = parser.parse_args()
     if args.repeats < 1 or args.minutes <= 0:
         parser.error('--repeats must be 1 or more, --minutes positive')
@@ -75,13 +75,13 @@ def main() -> None:
                          input=[batch, *size], modes=modes))  # fmt: skip
         torch.cuda.empty_cache()
     if missing:
-        sys.exit(f'{len(missing)} files are missing, run this again to go on: {", ".join(missing)}')
+        sys.exit(f'{len(missing)} files are missing; run this again to continue: {", ".join(missing)}')
     if not passed:
         sys.exit('error: tests failed, see above')
 
 
 def tests(path: Path, where: dict) -> bool:
-    """Run the tests that need a GPU, unless they passed here before."""
+    """Run the tests that need a GPU, unless they have already passed on this machine."""
     if kept(path, where):
         return True
     done = subprocess.run(
@@ -94,7 +94,7 @@ def tests(path: Path, where: dict) -> bool:
 
 
 def kept(path: Path, where: dict) -> bool:
-    """Whether a file is there that was made on this card from this commit."""
+    """Return whether a file from this GPU and commit exists."""
     if not path.is_file():
         return False
     found = json.loads(path.read_text())
@@ -102,14 +102,14 @@ def kept(path: Path, where: dict) -> bool:
 
 
 def write(path: Path, figures: dict) -> None:
-    """Write a file at once: a killed process leaves the old one or none."""
+    """Write a file atomically: a killed process leaves the old file or none."""
     half = path.with_suffix('.tmp')
     half.write_text(json.dumps(figures, indent=2) + '\n')
     half.replace(path)
 
 
 def commit() -> 'str | None':
-    """The commit that is checked out, None without git."""
+    """Return the current commit, None without git."""
     try:
         found = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True)
     except FileNotFoundError:

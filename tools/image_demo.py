@@ -1,4 +1,4 @@
-"""Predict for an image or a folder of images: painted images, a segmentor's label maps, and a JSON file.
+"""Run a checkpoint on an image or a folder; write painted images, label maps (segmentation) and a JSON file.
 
 The same as ``manpp infer``.
 """

@@ -8,7 +8,7 @@ Deterministic: the same scenes on every machine. Both layouts hold the same scen
     data/demo/leftImg8bit/{train,val}/demo/SCENE_leftImg8bit.png
     data/demo/gtFine/{train,val}/demo/SCENE_gtFine_labelTrainIds.png    0 is the background, a shape's class + 1
 
-For classification there are images of one shape each, 32x32, side by side in one picture a class:
+For classification, there are 32x32 images of one shape each, tiled into one picture per class:
 
     data/demo/mosaics/{train,val}_CLASS.png
 """
@@ -57,7 +57,7 @@ def texture(
     width: int = WIDTH,
     colours: tuple[float, float] = (40, 215),
 ) -> np.ndarray:
-    """A smooth random colour pattern, (height, width, 3) of float."""
+    """Return a smooth random color pattern, (height, width, 3) of float."""
     image = np.full((height, width, 3), rng.uniform(*colours, 3))
     for cells in (4, 16, 64):
         noise = rng.normal(0, contrast / np.sqrt(cells / 4), (cells, cells, 3)).astype(np.float32)
@@ -66,7 +66,7 @@ def texture(
 
 
 def shape(rng: np.random.Generator, kind: str, size: float, height: int, width: int) -> np.ndarray:
-    """The mask (height, width) of a shape, turned and placed at random."""
+    """Return the mask (height, width) of a shape, rotated and placed at random."""
     angle = rng.uniform(0, 2 * np.pi)
     turn = np.array([(np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))])
     corners = outline(kind) @ turn.T
@@ -80,7 +80,7 @@ def shape(rng: np.random.Generator, kind: str, size: float, height: int, width: 
 
 
 def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """One scene: the image (uint8, BGR), the map of object numbers (0 is the background) and each object's class."""
+    """Draw a scene: the image (uint8, BGR), the map of object numbers (0 is the background) and each object's class."""
     image = texture(rng, 25)
     objects = np.zeros((HEIGHT, WIDTH), np.uint8)
     classes: list[int] = []
@@ -139,7 +139,7 @@ def write_split(root: Path, split: str, scenes: int, seed: int) -> None:
 
 
 def write_mosaics(root: Path, split: str, images: int, seed: int) -> None:
-    """Draw so many images of each class and write its mosaic."""
+    """Draw images of each class and write them as one mosaic per class."""
     (root / 'mosaics').mkdir(parents=True, exist_ok=True)
     for number, kind in enumerate(CLASSES):
         rows = -(-images // TILES_A_ROW)
@@ -157,7 +157,7 @@ def write_mosaics(root: Path, split: str, images: int, seed: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('root', type=Path, help='folder to write, made if it does not exist')
+    parser.add_argument('root', type=Path, help='folder to write; created if it does not exist')
     parser.add_argument('--train', type=int, default=400, help='training scenes')
     parser.add_argument('--val', type=int, default=100, help='validation scenes')
     parser.add_argument('--seed', type=int, default=0)

@@ -1,4 +1,4 @@
-"""Draw block losses and scaling biases of a training into a picture.
+"""Plot the block losses and scaling biases of a training run.
 
 The same as ``manpp plot-log``.
 """

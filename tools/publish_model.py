@@ -1,4 +1,4 @@
-"""Write the plain model of a checkpoint: no auxiliary networks, no optimizer, a config without manpp_mm.
+"""Write the plain model from a checkpoint: no auxiliary networks, no optimizer, a config without manpp_mm.
 
 The same as ``manpp publish``.
 """

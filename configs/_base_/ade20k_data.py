@@ -1,4 +1,4 @@
-# Where ADE20K lies: the environment variable ADE20K_ROOT, or data/ade/ADEChallengeData2016. A config places these
+# Location of ADE20K: the environment variable ADE20K_ROOT, or data/ade/ADEChallengeData2016. A config places these
 # variables (see ../upernet_swin-t_manpp_ade20k.py).
 ade20k_root = '{{$ADE20K_ROOT:data/ade/ADEChallengeData2016}}/'
 

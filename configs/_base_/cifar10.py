@@ -1,6 +1,5 @@
-# CIFAR-10 and a recipe for block-local ResNets with the figures of the authors' release: 400 epochs, 1024 images a
-# step, cosine, ten epochs of warm-up. MMPretrain downloads the data to CIFAR10_ROOT, or data/cifar10, if they are
-# not there.
+# CIFAR-10 and a recipe for block-local ResNets with the settings of the authors' release: 400 epochs, 1024 images a
+# step, cosine, ten epochs of warm-up. MMPretrain downloads missing data to CIFAR10_ROOT, or data/cifar10.
 _base_ = ['mmpretrain::_base_/datasets/cifar10_bs16.py', 'mmpretrain::_base_/default_runtime.py', './classification.py']
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
 

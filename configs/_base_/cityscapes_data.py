@@ -1,4 +1,4 @@
-# Where Cityscapes lies: the environment variable CITYSCAPES_ROOT, or data/cityscapes. A config places these variables
+# Location of Cityscapes: the environment variable CITYSCAPES_ROOT, or data/cityscapes. A config places these variables
 # (see ../deeplabv3_r50_manpp_cityscapes.py).
 cityscapes_root = '{{$CITYSCAPES_ROOT:data/cityscapes}}/'
 

@@ -9,7 +9,7 @@
 
 _base_ = './local_learning.py'
 
-# Two forms of the part behind the branches. DGL's: three 1x1 convolutions, pooling, an MLP.
+# Two forms of the part after the branches. DGL's: three 1x1 convolutions, pooling, an MLP.
 manpp_mlp = dict(
     projection=[dict(out_channels=128, norm_cfg=dict(type='BN'), act_cfg=dict(type='ReLU'))] * 3,
     head=dict(type='StackedLinearClsHead', num_classes=1000, mid_channels=[512, 512, 512], norm_cfg=dict(type='BN1d')),
@@ -20,11 +20,11 @@ manpp_convolutional = dict(
     head=dict(type='StackedLinearClsHead', num_classes=1000, mid_channels=[128]),
 )
 
-# What tools/fit.py finds for a ResNet-50 on 32 images of 224x224: the lowest peak, at 1.05 of the work.
+# Found by tools/fit.py for a ResNet-50 on 32 images of 224x224: the lowest peak, at 1.05 of the work.
 manpp_backbone = dict(
     type='LocalResNet',
     cuts=[(0, 0), (0, 2), (1, 2)],
     local_blocks=None,
-    # Auxiliary networks at stride 16 cost little. CIFAR's images need a finer one: resnet32_manpp_cifar10.py.
+    # Auxiliary networks at stride 16 are cheap. CIFAR's images need a finer stride: resnet32_manpp_cifar10.py.
     auxiliary=dict(stride=16, **manpp_mlp),
 )

@@ -1,4 +1,4 @@
-# A small ResNet on the small drawn images of tools/make_demo_data.py, from scratch, for minutes on a CPU.
+# A small ResNet on the small synthetic images of tools/make_demo_data.py, trained from scratch in minutes on a CPU.
 _base_ = 'mmpretrain::_base_/default_runtime.py'
 
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)

@@ -1,11 +1,11 @@
-# A small Faster R-CNN on the drawn scenes of tools/make_demo_data.py, from scratch, for minutes on a CPU.
+# A small Faster R-CNN on the synthetic scenes of tools/make_demo_data.py, trained from scratch in minutes on a CPU.
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 
 model = dict(
     backbone=dict(
         depth=18, base_channels=32, frozen_stages=-1, norm_eval=False, zero_init_residual=False, init_cfg=None
     ),
-    # From scratch an FPN without normalisation hardly learns in this time.
+    # From scratch, an FPN without normalization hardly learns in this time.
     neck=dict(in_channels=[32, 64, 128, 256], out_channels=64, norm_cfg=dict(type='BN')),
     rpn_head=dict(in_channels=64, feat_channels=64),
     roi_head=dict(

@@ -1,8 +1,8 @@
-# A small DeepLabV3 on the drawn scenes of tools/make_demo_data.py, from scratch, for minutes on a CPU.
+# A small DeepLabV3 on the synthetic scenes of tools/make_demo_data.py, trained from scratch in minutes on a CPU.
 _base_ = 'mmseg::deeplabv3/deeplabv3_r50-d8_4xb2-40k_cityscapes-512x1024.py'
 
 norm_cfg = dict(type='BN', requires_grad=True)
-# Trained and tested at half size: small steps, many of them.
+# Trained and tested at half size, for many small steps.
 scale = (160, 128)
 # Background covers 85 % of the pixels.
 loss = dict(type='CrossEntropyLoss', class_weight=[0.2, 1, 1, 1, 1, 1])

@@ -10,7 +10,7 @@
 _base_ = './local_learning.py'
 
 # Cuts before the last unit of layer2 and of layer3 of a ResNet-50, local losses at strides 8 and 16. Measured with
-# tools/benchmark.py: docs/performance.md. faster_rcnn_r50_manpp_lean_coco.py has the ones that cost least; they cost
+# tools/benchmark.py: docs/performance.md. faster_rcnn_r50_manpp_lean_coco.py has the cheapest ones; they cost
 # accuracy on small objects (docs/ablations.md).
 manpp_backbone = dict(
     type='LocalResNet',
@@ -18,13 +18,13 @@ manpp_backbone = dict(
     local_blocks=None,
     auxiliary=dict(
         projection=dict(out_channels=128),
-        # FCOSHead with a loss that does not wait for the GPU. Centre sampling gives a small object about as many
-        # positives as a large one, which on one level has a hundred times as many without (docs/ablations.md). In one
-        # short run each on COCO images GIoU learned no boxes (hardly a gradient while boxes are small), and
-        # `norm_on_bbox` none in block 0 (its ReLU died).
+        # FCOSHead with a loss that does not wait for the GPU. Center sampling gives a small object about as many
+        # positives as a large one; on one level, a large one otherwise has a hundred times as many (docs/ablations.md).
+        # In one short run each on COCO images, GIoU learned no boxes (hardly any gradient while boxes are small), and
+        # `norm_on_bbox` learned none in block 0 (its ReLU died).
         head=dict(type='PaddedFCOSHead', num_classes=80, feat_channels=128, stacked_convs=1, center_sampling=True),
     ),
 )
 
-# Upstream's FCOS configs clip so; the local losses are FCOS's.
+# As in upstream's FCOS configs, because the local losses are FCOS's.
 manpp_clip_grad = dict(max_norm=35, norm_type=2)

@@ -1,22 +1,22 @@
-# What detection.py, segmentation.py and classification.py share.
+# Variables that detection.py, segmentation.py and classification.py share.
 
 manpp_hooks = [
     dict(type='LocalLearningHook'),
     dict(type='MomentumHook', momentum=0.995),
-    # Logs the scaling biases and how far the momentum branches are from their units.
+    # Logs the scaling biases and the distances of the momentum branches from their units.
     dict(type='LocalScalarsHook'),
-    # Stops at a loss that is NaN or infinite.
+    # Stops at a NaN or infinite loss.
     dict(type='FiniteLossHook'),
-    # With randomness=dict(seed=...) a resumed run goes on as one that never stopped.
+    # With randomness=dict(seed=...), a resumed run equals an uninterrupted one.
     dict(type='ReproducibleHook'),
 ]
 
-# Checkpoints that survive being killed while they are written.
+# Checkpoints stay intact if the process is killed during a write.
 manpp_default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook'))
 
-# A key of their own, so that a learning rate multiplier of `backbone` does not reach the auxiliary networks.
+# A separate key, so that a learning rate multiplier for `backbone` does not apply to the auxiliary networks.
 manpp_paramwise = dict(custom_keys={'backbone.auxiliary': dict(lr_mult=1.0)})
-# For a transformer (Swin, PVT, MiT), whose norms do not decay, nor their copies in the branches.
+# For transformers (Swin, PVT, MiT): no weight decay for their norms and for the copies in the branches.
 manpp_transformer_paramwise = dict(
     custom_keys={
         'backbone.auxiliary': dict(lr_mult=1.0),

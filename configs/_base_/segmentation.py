@@ -7,8 +7,8 @@
 #     default_hooks = _base_.manpp_default_hooks
 #     optim_wrapper = dict(paramwise_cfg=_base_.manpp_paramwise)
 #
-# `auxiliary_head=None`: upstream's auxiliary FCN head on layer3 gives way to the local losses. On a detached feature it
-# would train itself and nothing of the backbone.
+# `auxiliary_head=None`: the local losses replace upstream's auxiliary FCN head on layer3. On a detached feature, it
+# would only train itself, not the backbone.
 
 _base_ = './local_learning.py'
 
@@ -19,7 +19,7 @@ manpp_backbone = dict(
     cuts=[(1, 2), (2, 4)],
     local_blocks=None,
     auxiliary=dict(
-        # Auxiliary networks at stride 16 cost next to nothing; their losses stay at that resolution.
+        # Auxiliary networks at stride 16 cost almost nothing; their losses stay at that resolution.
         stride=16,
         loss_resolution='feature',
         # Reducing the channels first makes the head several times lighter than a 3x3 convolution on all of the unit's.

@@ -1,5 +1,5 @@
 # Faster R-CNN R50 on BCCD (blood cells), fine-tuned from ImageNet's weights with stem and layer1 frozen, as MMDetection
-# does: the base of a grid of tools/compare.py that asks whether there is anything to tell the ways to train apart by.
+# does: the base of a grid of tools/compare.py that tests whether the ways to train differ measurably.
 _base_ = './bccd_faster_rcnn_r18_manpp.py'
 
 model = dict(

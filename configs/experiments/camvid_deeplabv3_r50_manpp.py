@@ -1,6 +1,6 @@
 # DeepLabV3 R50 on CamVid in the Cityscapes layout at 240x180, small enough for a CPU: the base of a grid of
 # tools/compare.py for segmentation. All layers train, from ImageNet's weights; BatchNorm of the backbone stays in eval,
-# for a batch of two says little about statistics. Features have a stride of 16: at stride 8 a run takes three times as
+# because a batch of two gives poor statistics. Features have a stride of 16: at stride 8 a run takes three times as
 # long.
 _base_ = ['mmseg::deeplabv3/deeplabv3_r50-d8_4xb2-40k_cityscapes-512x1024.py', '../_base_/segmentation.py']
 custom_imports = dict(imports=['manpp_mm'], allow_failed_imports=False)
@@ -11,7 +11,7 @@ model = dict(
     data_preprocessor=dict(size=size),
     pretrained=None,
     backbone=_base_.manpp_backbone,
-    # BatchNorm in the head, whose pooled branch sees one value a channel and image, held end-to-end back by far.
+    # BatchNorm in the head, whose pooled branch sees one value per channel and image, made end-to-end much worse.
     decode_head=dict(
         channels=128,
         dilations=(1, 6, 12, 18),
@@ -19,13 +19,13 @@ model = dict(
     ),
     auxiliary_head=None,
 )
-# What tools/fit.py finds for images this small, and the best of four on one seed: docs/ablations.md.
+# Found by tools/fit.py for images this small, and the best of four on one seed: docs/ablations.md.
 model['backbone'] |= dict(
     type='LocalResNet',
     strides=(1, 2, 2, 1),
     dilations=(1, 1, 1, 2),
     cuts=[(2, 0)],
-    # As docs/ablations.md has it: images this small leave little to pool.
+    # As in docs/ablations.md: images this small leave little to pool.
     auxiliary=_base_.manpp_backbone.auxiliary | dict(stride=None, loss_resolution='label'),
     norm_cfg=norm_cfg,
     norm_eval=True,

@@ -16,7 +16,7 @@ images = dict(
     indices=32,
 )
 train_dataloader = dict(dataset=images)
-# Without a file of annotations CocoMetric takes those that come with the images, and counts no other image as missed.
+# Without an annotation file, CocoMetric uses the annotations of the images and does not count other images as missed.
 pack = _base_.test_pipeline[-1]
 val_dataloader = dict(
     dataset=dict(

@@ -1,5 +1,5 @@
 # The detector of bccd_faster_rcnn_r18_manpp.py, from scratch, on DeepPCB (defects of printed circuit boards, 6 kinds):
-# ten times as many boxes to learn from and to be judged by. Cut as the shipped detectors are, before the last unit of
+# ten times as many boxes for training and evaluation. Cut like the shipped detectors, before the last unit of
 # layer2 and of layer3.
 _base_ = './bccd_faster_rcnn_r18_manpp.py'
 
@@ -11,7 +11,7 @@ model = dict(
 
 root = '{{$DEEPPCB_ROOT:data/deeppcb}}/'
 classes = dict(classes=('open', 'short', 'mousebite', 'spur', 'copper', 'pin-hole'))
-# Learned on crops of 320x320, at the defects' own size (a median of 34 pixels), found on whole images of 640x640.
+# Trained on crops of 320x320, at the defects' own size (a median of 34 pixels), tested on whole images of 640x640.
 whole = dict(type='Resize', scale=(640, 640), keep_ratio=True)
 crop = dict(type='RandomCrop', crop_size=(320, 320), allow_negative_crop=True)
 train_dataloader = dict(

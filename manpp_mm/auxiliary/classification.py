@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 class ClassificationAuxiliary(AuxiliaryNetwork):
-    """Auxiliary network that ends in a classification head of MMPretrain behind a pooling neck.
+    """An auxiliary network with a classification head of MMPretrain after a pooling neck.
 
-    ``in_channels`` follows from the cut. ``StackedLinearClsHead`` behind a projection of 1x1 convolutions is DGL's
-    head (ICML 2019), behind one of 3x3 convolutions about InfoPro's (ICLR 2021).
+    ``in_channels`` follows from the cut. ``StackedLinearClsHead`` after a projection of 1x1 convolutions is DGL's head
+    (ICML 2019); after 3x3 convolutions, it is about InfoPro's (ICLR 2021).
 
     Args:
-        args, kwargs: :class:`AuxiliaryNetwork`'s.
-        neck: Config of a neck that keeps the channels, (N, C, h, w) to (N, C).
-        class_token: Whether the head sees the class token of a Vision Transformer, after a LayerNorm, in place of the
+        args, kwargs: See :class:`AuxiliaryNetwork`.
+        neck: Config of a neck that does not change the channels, (N, C, h, w) to (N, C).
+        class_token: Whether the head sees the class token of a Vision Transformer, after a LayerNorm, instead of the
             pooled map.
 
     Raises:
-        ValueError: A neck that takes channels; ``class_token`` with a backbone that has none, with a projection or
-            neck, or with a stride that would do nothing.
+        ValueError: The neck takes channels; or ``class_token`` is set with a backbone without one, with a projection or
+            neck, or with a stride that would have no effect.
     """
 
     registry = MODELS
@@ -47,11 +47,11 @@ class ClassificationAuxiliary(AuxiliaryNetwork):
         if not hasattr(self.layout, 'class_token'):
             raise ValueError('auxiliary.class_token=True: the backbone has no class token')
         if neck is not None or not isinstance(self.projection, nn.Identity):
-            raise ValueError('auxiliary takes class_token, or projection and neck')
+            raise ValueError('auxiliary takes either class_token, or projection and neck')
         pools = self.pool_branches and self.branches.any
         if self.pooling > 1 and not pools:
             raise ValueError(
-                'auxiliary.stride pools patches, and with class_token=True nothing looks at them but branches'
+                'auxiliary.stride pools patches, but with class_token=True only branches use them: set stride=None'
             )
 
     def _built_pool(self, neck: Mapping) -> nn.Module:
@@ -60,7 +60,7 @@ class ClassificationAuxiliary(AuxiliaryNetwork):
         found = constructor_parameters(self._registered_class('neck', neck))
         if taken := found & {'in_channels', 'in_features', 'input_features'}:
             raise ValueError(
-                f'auxiliary.neck.type={neck["type"]!r} takes {taken.pop()}: it must be a pooling neck, which keeps the '
+                f'auxiliary.neck.type={neck["type"]!r} takes {taken.pop()}: use a pooling neck, which keeps the '
                 'channels; projection changes them'
             )
         return self.registry.build(dict(neck) | dict(_scope_=self.registry.scope))
@@ -73,7 +73,7 @@ class ClassificationAuxiliary(AuxiliaryNetwork):
             raise ValueError("auxiliary.head needs num_classes, the number of the data set's classes")
 
     def features(self, x: Tensor) -> Tensor:
-        """What the heads see: (N, C, h, w), or the class token (N, C)."""
+        """Return the input of the heads: (N, C, h, w), or the class token (N, C)."""
         if self.token_norm is None:
             return super().features(x)
         return self.token_norm(cast('ClassToken', self.layout).class_token(self.branched(x)))

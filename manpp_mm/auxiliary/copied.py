@@ -1,4 +1,4 @@
-"""Which units the branches of an auxiliary network copy."""
+"""The choice of the units that the branches of an auxiliary network copy."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ def copied_units(end: Unit, following: Sequence[Unit], wanted: object) -> list[U
 
     Args:
         end: The block's last unit.
-        following: The units after it, one at least.
-        wanted: What a config gives: how many of them, or their places; see :class:`AuxiliaryNetwork`.
+        following: The units after it, at least one.
+        wanted: The config's value: the number of units, or their places; see :class:`AuxiliaryNetwork`.
 
     Raises:
-        ValueError: No positive number, no place of a unit, or a unit that takes another map than the one before it
-            gives.
+        ValueError: The number is not positive, a place has no unit, or the input of a unit does not match the output of
+            the one before it.
     """
     if isinstance(wanted, int) and not isinstance(wanted, bool) and wanted > 0:
         return list(following[:wanted])
@@ -25,7 +25,7 @@ def copied_units(end: Unit, following: Sequence[Unit], wanted: object) -> list[U
     if any(len(place) != 2 or not all(isinstance(index, int) for index in place) for place in places):
         raise ValueError(f'units={wanted!r}: each place is a pair (stage, index) of integers')
     if places != sorted(set(places)):
-        raise ValueError(f'units={wanted!r}: places must ascend without repetition')
+        raise ValueError(f'units={wanted!r}: places must be in ascending order without repetition')
     known = [end.cut, *(unit.cut for unit in following)]
     beyond = [place for place in places if place > end.cut and place not in known]
     if beyond:
@@ -37,8 +37,8 @@ def copied_units(end: Unit, following: Sequence[Unit], wanted: object) -> list[U
         if (before.channels, before.stride) != (last.channels, last.stride):
             raise ValueError(
                 f'units={wanted!r}: unit {following[index].cut} takes {before.channels} channels at stride '
-                f'{before.stride}, and {last.cut} gives {last.channels} at {last.stride}: of the stages between them '
-                'the first units are needed'
+                f'{before.stride}, but {last.cut} gives {last.channels} at {last.stride}: add the first unit of each '
+                'stage between them'
             )
         last = following[index]
     return [following[index] for index in found]

@@ -14,7 +14,7 @@ from ..arguments import constructor_parameters
 from .network import AuxiliaryNetwork
 from .padded_fcos_head import PaddedFCOSHead
 
-# On one level MaxIoUAssigner's `gt_max_assign_all` would make every anchor inside a large object a positive.
+# On one level, MaxIoUAssigner's `gt_max_assign_all` would make every anchor inside a large object positive.
 _MAX_IOU = dict(
     assigner=dict(
         type='MaxIoUAssigner',
@@ -34,11 +34,11 @@ _ATSS = dict(assigner=dict(type='ATSSAssigner', topk=9), allowed_border=-1, pos_
 
 
 class DetectionAuxiliary(AuxiliaryNetwork):
-    """Auxiliary network that ends in dense heads of MMDetection, on one level or on a neck's.
+    """An auxiliary network with dense heads of MMDetection, on one level or on the levels of a neck.
 
     ``in_channels``, ``strides``, the anchors' strides, FCOS's ``regress_ranges`` and the ``train_cfg`` of RetinaNet,
-    ATSS and GFL heads are derived; a head of another kind needs its own ``train_cfg``. A head's norm layers are its
-    own: dense heads have none, or their own default.
+    ATSS and GFL heads are derived; other heads need their own ``train_cfg``. Norm layers are not taken from the
+    backbone: dense heads have none, or their own default.
     """
 
     registry = MODELS
@@ -68,15 +68,15 @@ class DetectionAuxiliary(AuxiliaryNetwork):
 
     @staticmethod
     def _derive_train_cfg(config: dict[str, Any], head_type: type) -> None:
-        # Not their subclasses: most have an assigner of their own.
+        # Not for subclasses: most have their own assigner.
         if head_type in (ATSSHead, GFLHead):
             config['train_cfg'] = _ATSS
         elif head_type is RetinaHead:
             config['train_cfg'] = _MAX_IOU
         elif head_type not in (FCOSHead, PaddedFCOSHead):
             raise ValueError(
-                f'auxiliary.head of type {head_type.__name__} needs a train_cfg (its assigner), as the detector it '
-                'comes from has under model.train_cfg; None for a head without one'
+                f'auxiliary.head of type {head_type.__name__} needs a train_cfg (its assigner), as in '
+                "model.train_cfg of the head's detector; None for a head without one"
             )
 
     def head_loss(
@@ -88,6 +88,6 @@ class DetectionAuxiliary(AuxiliaryNetwork):
 
 
 def _regress_ranges(strides: list[int]) -> tuple[tuple[float, float], ...]:
-    """What lengths in pixels each level regresses: upstream's 8 times the stride between levels, open at both ends."""
+    """Return the range of lengths in pixels for each level: upstream's 8 times the stride, open at both ends."""
     bounds = [-1, *(8 * stride for stride in strides[:-1]), INF]
     return tuple(itertools.pairwise(bounds))

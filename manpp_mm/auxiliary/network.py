@@ -1,4 +1,4 @@
-"""Auxiliary networks: what turns a local block's output into a local loss."""
+"""Auxiliary networks, which compute a local loss from a local block's output."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -18,43 +18,44 @@ from .reconstruction import ReconstructionHead
 from .stride import check_strides, pooling_to
 
 _DERIVED = ('end', 'following', 'layout', 'norm_cfg')
-"""Arguments of an auxiliary network that no config gives."""
+"""Arguments of an auxiliary network that a config cannot set."""
 
 
 class AuxiliaryNetwork(BaseModule):
     """Branches, projection and heads: ``losses = head(projection(s * B(x) + (2 - s) * M(x)))``, x pooled first.
 
-    One class for each task derives the heads' arguments from the cut and calls their loss. The branches make the method
-    (see :class:`manpp_mm.local.Branches`): both with a learned scaling are MAN++ (arXiv 2507.16279), with ``scaling=1``
-    MAN (arXiv 2407.05623), none is DGL (ICML 2019); ``reconstruction`` adds InfoPro's term (ICLR 2021).
+    One subclass per task derives the heads' arguments from the cut and calls their loss. The branches determine the
+    method (see :class:`manpp_mm.local.Branches`): both with a learned scaling are MAN++ (arXiv 2507.16279), both with
+    ``scaling=1`` are MAN (arXiv 2407.05623), none is DGL (ICML 2019). ``reconstruction`` adds InfoPro's term (ICLR
+    2021).
 
     Args:
-        end: The block's last unit, whose output the heads see without branches.
-        following: The units after it, of which the branches copy some.
-        layout: How the trunk's ``x`` becomes a map (N, C, H, W) and back.
-        norm_cfg: The backbone's norm config, the default of a segmentor's auxiliary heads.
+        end: The block's last unit, whose output the heads see if there are no branches.
+        following: The units after it, some of which the branches copy.
+        layout: The conversion of the trunk's ``x`` to a map (N, C, H, W) and back.
+        norm_cfg: The backbone's norm config, the default for a segmentor's auxiliary heads.
         head: Config of the head, any registered module of the task's package with the task's ``loss``, or a list of
-            them, each with a ``weight`` of its own (1 where it has none). Channels, strides and anchors follow from the
-            cut; give the rest (``num_classes``).
+            heads, each with an optional ``weight`` (default 1). Channels, strides and anchors follow from the cut; set
+            the rest (``num_classes``).
         branches, scaling, start, scaling_decays_to: See :class:`manpp_mm.local.Branches`.
-        units: What each branch copies: so many units after the cut, fewer where the trunk ends; or the places
-            ``[(stage, index), ...]`` of later units, each of which takes what the one before it gives: the first ones
-            of the later stages, say, which are cheap, for they downsample. (The authors copy one, in a ViT two;
-            AugLocal's auxiliary networks are units sampled so.) Places up to the cut are left out; where none is
-            left, it is the next unit.
-        stride: None, or the stride in pixels at which projection and head run: the block's output is average-pooled
-            before the branches, by as much as their own stride leaves to do. The cost falls with the square. A block
-            whose head would run there or coarser anyway is left as it is. (A choice of this project's: the authors
-            pool nothing.)
-        pool_branches: Whether the branches run at that stride, too. Otherwise what they give is pooled, as DGL's head
+        units: What each branch copies: this many units after the cut, fewer at the end of the trunk. Or the places
+            ``[(stage, index), ...]`` of later units, each of which takes the output of the one before it, such as the
+            first units of later stages, which are cheap because they downsample. (The authors copy one unit, in a ViT
+            two; AugLocal's auxiliary networks consist of units sampled like this.) Places up to the cut are ignored; if
+            none is left, the next unit is copied.
+        stride: None, or the stride in pixels at which projection and head run. The block's output is average-pooled
+            before the branches as far as their own stride does not already reach it. The cost falls with the square. A
+            block whose head already runs at this stride or a coarser one is not pooled. (Specific to this project: the
+            authors pool nothing.)
+        pool_branches: Whether the branches also run at that stride. Otherwise their output is pooled, as DGL's head
             pools its input.
-        projection: None, or arguments of mmcv's ``ConvModule`` between branches and head: ``out_channels``, and, for a
-            lighter head, ``stride``. A 1x1 convolution without norm and activation unless they are given. A list of
-            them: one after the other.
+        projection: None, or arguments of mmcv's ``ConvModule`` between branches and head: ``out_channels``, and
+            ``stride`` for a lighter head. By default a 1x1 convolution without norm and activation. A list gives layers
+            in sequence.
         neck: None, or the config of a registered neck on one level instead of the projection: ``FPN`` with
-            ``num_outs=3`` gives the heads levels of one, two and four times the stride. ``in_channels`` follows.
+            ``num_outs=3`` gives the heads levels at one, two and four times the stride. ``in_channels`` is derived.
         reconstruction: None, or arguments of :class:`ReconstructionHead`.
-        loss_weight: Factor of all losses of this block.
+        loss_weight: Factor for all losses of this block.
 
     Raises:
         ValueError: A head is unknown, has no ``loss`` or lacks an argument, or keys exclude each other; the message
@@ -62,7 +63,7 @@ class AuxiliaryNetwork(BaseModule):
     """
 
     registry: Registry
-    """Where heads and necks come from."""
+    """The registry of heads and necks."""
 
     def __init__(
         self,
@@ -93,14 +94,14 @@ class AuxiliaryNetwork(BaseModule):
         except ValueError as error:
             raise ValueError(f'auxiliary.{error}') from None
         self.copied = [unit.cut for unit in copied]
-        """The places of the units that the branches copy."""
+        """Places of the units that the branches copy."""
         self.layout = layout
         seen = copied[-1] if branches else end
         in_channels, head_stride = seen.channels, seen.stride
         self.own_stride = head_stride
-        """At which stride projection and head would run without ``stride``."""
+        """The stride at which projection and head would run without ``stride``."""
         self.pooling = pooling_to(stride, head_stride)
-        """Pixels of the block's output, each way, that become one."""
+        """The pooling factor of the block's output in each dimension."""
         self.pool_branches = pool_branches
         head_stride *= self.pooling
         strides = [head_stride]
@@ -146,8 +147,8 @@ class AuxiliaryNetwork(BaseModule):
         Args:
             config: ``model.backbone.auxiliary``.
             units: The backbone's units.
-            cuts: Where it is cut.
-            trained: After which units it could be.
+            cuts: Its cuts.
+            trained: The units after which it could be cut.
             layout, norm_cfg: See :class:`AuxiliaryNetwork`.
 
         Raises:
@@ -155,12 +156,12 @@ class AuxiliaryNetwork(BaseModule):
         """
         if config is None:
             raise ValueError(
-                f'a backbone that is cut after {list(cuts)} needs model.backbone.auxiliary=dict(head=dict(...)), the '
-                'network that gives each block its local loss'
+                f'a backbone with cuts after {list(cuts)} needs model.backbone.auxiliary=dict(head=dict(...)), the '
+                'network that computes the local loss of each block'
             )
         entries = [config] * len(cuts) if isinstance(config, Mapping) else list(config)
         if len(entries) != len(cuts):
-            raise ValueError(f'auxiliary holds {len(entries)} entries for {len(cuts)} cuts {list(cuts)}')
+            raise ValueError(f'auxiliary has {len(entries)} entries for {len(cuts)} cuts {list(cuts)}')
         places = [unit.cut for unit in units]
         networks = []
         for cut, entry in zip(cuts, entries, strict=True):
@@ -185,7 +186,7 @@ class AuxiliaryNetwork(BaseModule):
         self._registered_class('neck', config)
         for key in ('out_channels', 'num_outs'):
             if not isinstance(config.get(key), int):
-                raise ValueError(f'auxiliary.neck needs {key}, one integer')
+                raise ValueError(f'auxiliary.neck needs {key}, an integer')
         if 'in_channels' in config:
             raise ValueError(f'remove auxiliary.neck.in_channels: it follows from the cut ({in_channels} here)')
         built = self.registry.build(_unscoped(config) | dict(in_channels=[in_channels], _scope_=self.registry.scope))
@@ -196,12 +197,12 @@ class AuxiliaryNetwork(BaseModule):
     ) -> BaseModule:
         head_type = self._registered_class('head', config)
         if not hasattr(head_type, 'loss'):
-            raise ValueError(f'auxiliary.head.type={config["type"]!r} has no loss() and cannot give a local loss')
+            raise ValueError(f'auxiliary.head.type={config["type"]!r} has no loss(), so it cannot compute a local loss')
         if 'in_channels' in config:
             raise ValueError(f'remove auxiliary.head.in_channels: it follows from the cut ({in_channels} here)')
         config['in_channels'] = in_channels
         self.complete_head(config, head_type, strides, norm_cfg)
-        # Under another default scope the head would not find its own coders and losses.
+        # Under another default scope, the head would not find its coders and losses.
         try:
             return self.registry.build(_unscoped(config) | {'_scope_': self.registry.scope})
         except (AssertionError, TypeError) as error:
@@ -212,12 +213,12 @@ class AuxiliaryNetwork(BaseModule):
     def complete_head(
         self, config: dict[str, Any], head_type: type, strides: list[int], norm_cfg: Mapping | None
     ) -> None:
-        """Fill in what follows from the cut.
+        """Add the arguments of a head that follow from the cut.
 
         Args:
-            config: The head's config with ``in_channels``, changed in place.
+            config: The head's config with ``in_channels``, modified in place.
             head_type: Its class.
-            strides: Stride in pixels of each level that the head sees.
+            strides: Stride in pixels of each level of the head's input.
             norm_cfg: The backbone's norm config.
         """
         raise TypeError(f'{type(self).__name__} must define complete_head()')
@@ -228,8 +229,8 @@ class AuxiliaryNetwork(BaseModule):
         Args:
             head: The head.
             levels: Its input, (N, C, H, W) each.
-            targets: What its ``loss`` takes beside them.
-            shared: Where the auxiliary networks of one step keep what they derive from the targets for each other.
+            targets: The other argument of its ``loss``.
+            shared: A dict in which the auxiliary networks of one step share values derived from the targets.
         """
         raise TypeError(f'{type(self).__name__} must define head_loss()')
 
@@ -240,12 +241,12 @@ class AuxiliaryNetwork(BaseModule):
 
         Args:
             x: The block's output in the trunk's layout.
-            targets: What the heads' ``loss`` takes beside the features.
-            images: The batch (N, 3, H, W) as the backbone sees it, for the reconstruction.
+            targets: The other argument of the heads' ``loss``.
+            images: The backbone's input (N, 3, H, W), for the reconstruction.
             shared: See :meth:`head_loss`.
 
         Raises:
-            RuntimeError: ``x`` is smaller than what ``auxiliary.stride`` pools.
+            RuntimeError: ``x`` is smaller than one pooling window of ``auxiliary.stride``.
         """
         shared = {} if shared is None else shared
         y = self.features(x)
@@ -260,11 +261,11 @@ class AuxiliaryNetwork(BaseModule):
         return {name: _weighted(name, value, self.loss_weight) for name, value in losses.items()}
 
     def features(self, x: Tensor) -> Tensor:
-        """What heads or neck see of a block's output in the trunk's layout: (N, C, h, w)."""
+        """Return the input of heads or neck, (N, C, h, w), for a block's output in the trunk's layout."""
         return self.projection(self.layout.to_map(self.branched(x)))
 
     def branched(self, x: Tensor) -> Tensor:
-        """What the branches make of a block's output, pooled before or after them; in the trunk's layout."""
+        """Return the output of the branches, pooled before or after them, in the trunk's layout."""
         return self.branches(self._pooled(x)) if self.pool_branches else self._pooled(self.branches(x))
 
     def _pooled(self, x: Tensor) -> Tensor:
@@ -274,12 +275,12 @@ class AuxiliaryNetwork(BaseModule):
         if min(height, width) < self.pooling:
             raise RuntimeError(
                 f"auxiliary.stride pools {self.pooling} x {self.pooling} pixels of a block's output, which is "
-                f'{height} x {width} here: larger images or a finer stride are needed'
+                f'{height} x {width} here: use larger images or a finer stride'
             )
         return self.layout.pooled(x, self.pooling)
 
     def train_heads(self, mode: bool) -> None:
-        """Set the mode of all but the branches; a backbone's ``norm_eval`` is not meant for them."""
+        """Set the mode of all parts except the branches, regardless of the backbone's ``norm_eval``."""
         for module in (self.projection, self.neck, self.heads, self.reconstruction):
             if module is not None:
                 module.train(mode)
@@ -296,16 +297,16 @@ def _build_projection(config: Mapping, in_channels: int, stride: int) -> tuple[n
         raise ValueError(f'auxiliary.projection: {config!r} must be a dict(out_channels=...), or a list of them')
     config = _unscoped(dict(kernel_size=1, act_cfg=None) | dict(config))
     if 'out_channels' not in config:
-        raise ValueError('auxiliary.projection needs out_channels, the number of channels that the head sees')
+        raise ValueError('auxiliary.projection needs out_channels, the number of input channels of the head')
     for key in ('out_channels', 'kernel_size', 'stride'):
         if not isinstance(config.get(key, 1), int):
-            raise ValueError(f'auxiliary.projection.{key}={config[key]!r} must be one integer')
+            raise ValueError(f'auxiliary.projection.{key}={config[key]!r} must be an integer')
     config['padding'] = config.get('padding', config['kernel_size'] // 2)
     return ConvModule(in_channels, **config), config['out_channels'], stride * config.get('stride', 1)
 
 
 def _unscoped(config: Mapping) -> dict[str, Any]:
-    """A copy whose layer configs lack the ``_scope_`` of an ``mmseg::`` base, which mmcv's builders do not know."""
+    """Return a copy whose layer configs lack the ``_scope_`` of an ``mmseg::`` base, which mmcv's builders reject."""
     copied = dict(config)
     for key in ('norm_cfg', 'conv_cfg', 'act_cfg'):
         if isinstance(copied.get(key), Mapping):

@@ -1,4 +1,4 @@
-"""FCOS's head with a loss that never waits for the device."""
+"""FCOS's head with a loss that does not wait for the device."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,20 +17,21 @@ from torch.nn.utils.rnn import pad_sequence
 
 _PADDED = 'padded boxes and labels'
 _AT_ONCE = 2**21
-"""Pairs of a point and a box that are compared at once (as many images as that is): some 100 MB in float32."""
+"""Maximum number of (point, box) pairs to compare at once, which limits the images at once: about 100 MB in float32."""
 
 
 @dataclass
 class PointTargets:
-    """What each of the P points of all levels is to predict, in a batch of N images, and what it weighs in the losses.
+    """Targets and loss weights of the P points of all levels, for a batch of N images.
 
-    Weights hold the losses' normalisers: foreground points, or their centerness summed up, the mean over processes.
+    The weights include the normalizers of the losses: the number of foreground points or the sum of their centerness,
+    averaged over processes.
 
     Attributes:
         sign: (N, classes, P), int8: -1 at the point's class, 1 elsewhere.
-        class_weights: (N, classes, P), of the focal loss.
+        class_weights: (N, classes, P): weights of the focal loss.
         distances: (N, 4, P): left, top, right, bottom to the sides of the point's box; 1 in the background.
-        areas: (N, P): of the boxes of these distances.
+        areas: (N, P): areas of the boxes of these distances.
         box_weights: (N, P): 0 in the background.
         centerness: (N, P): 0 in the background.
         centerness_weights: (N, P): 0 in the background.
@@ -48,20 +49,20 @@ class PointTargets:
 class PaddedFCOSHead(FCOSHead):
     """MMDetection's ``FCOSHead`` with its loss as one dense computation over padded boxes.
 
-    Upstream's loss picks the foreground points by their indices, image by image, and waits for the device each time.
-    Here the boxes of a batch are padded to (N, G, 4), every point is compared with every box at once, and background
-    points weigh nothing. Losses and gradients are upstream's within rounding, in fewer operators and without a
-    synchronisation. The same targets can serve several heads of one stride (``shared`` of :meth:`loss`).
+    Upstream's loss selects the foreground points by index, image by image, and waits for the device each time. Here,
+    the boxes of a batch are padded to (N, G, 4), every point is compared with every box at once, and background points
+    have weight 0. Losses and gradients equal upstream's up to rounding, with fewer operators and no synchronization.
+    Several heads of one stride can share the targets (``shared`` of :meth:`loss`).
 
-    A box loss between two boxes around one point depends on the four distances alone, so no box is decoded.
+    A box loss between two boxes around one point depends only on the four distances, so no box is decoded.
     Source: FCOS (ICCV 2019).
 
     Args:
-        args, kwargs: ``FCOSHead``'s. ``loss_cls`` is a sigmoid ``FocalLoss``, ``loss_bbox`` an ``IoULoss`` or
+        args, kwargs: See ``FCOSHead``. ``loss_cls`` must be a sigmoid ``FocalLoss``, ``loss_bbox`` an ``IoULoss`` or
             ``GIoULoss``, ``loss_centerness`` a sigmoid ``CrossEntropyLoss`` without weights.
 
     Raises:
-        ValueError: Other losses.
+        ValueError: A loss has another type.
 
     Example:
         >>> head = PaddedFCOSHead(num_classes=3, in_channels=16, feat_channels=32, stacked_convs=1, strides=[16],
@@ -71,7 +72,7 @@ class PaddedFCOSHead(FCOSHead):
     """
 
     plain = FCOSHead
-    """What stands in for it where this package is not installed."""
+    """The class that replaces it where this package is not installed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -95,7 +96,7 @@ class PaddedFCOSHead(FCOSHead):
     @staticmethod
     def _refuse(key: str, loss: torch.nn.Module, known: str) -> None:
         raise ValueError(
-            f'PaddedFCOSHead: {key} is a {type(loss).__name__}, and must be {known}; with other losses use FCOSHead'
+            f'PaddedFCOSHead: {key} is a {type(loss).__name__}, but must be {known}; for other losses use FCOSHead'
         )
 
     def loss(self, x: Sequence[Tensor], batch_data_samples: Sequence, shared: dict | None = None) -> dict[str, Tensor]:
@@ -104,7 +105,7 @@ class PaddedFCOSHead(FCOSHead):
         Args:
             x: The levels, (N, C, H, W) each.
             batch_data_samples: The N data samples.
-            shared: Where heads that see the same samples keep targets for each other; None keeps none.
+            shared: A dict in which heads with the same samples share targets; None shares nothing.
         """
         instances, _, metas = unpack_gt_instances(batch_data_samples)
         scores, boxes, centernesses = self(x)
@@ -123,15 +124,15 @@ class PaddedFCOSHead(FCOSHead):
         """Return ``loss_cls``, ``loss_bbox`` and ``loss_centerness``, as ``FCOSHead.loss_by_feat`` does.
 
         Args:
-            cls_scores: A map of logits (N, classes, H, W) a level.
-            bbox_preds: Likewise (N, 4, H, W), distances to the box's sides.
-            centernesses: Likewise (N, 1, H, W), logits.
+            cls_scores: Logits (N, classes, H, W) of each level.
+            bbox_preds: Distances (N, 4, H, W) to the box's sides, of each level.
+            centernesses: Logits (N, 1, H, W) of each level.
             batch_gt_instances: Boxes and labels of each image.
             batch_img_metas, batch_gt_instances_ignore: Not used, as upstream.
             shared: See :meth:`loss`.
         """
         sizes = tuple((level.shape[-2], level.shape[-1]) for level in cls_scores)
-        # Float32 under mixed precision; upstream's forward hands out no finer distances.
+        # Float32 under mixed precision; upstream's forward returns no finer distances.
         dtype = torch.promote_types(cls_scores[0].dtype, bbox_preds[0].dtype)
         shared = {} if shared is None else shared
         if _PADDED not in shared:
@@ -155,7 +156,7 @@ class PaddedFCOSHead(FCOSHead):
     def point_targets(
         self, sizes: Sequence[tuple[int, int]], boxes: Tensor, labels: Tensor, dtype: torch.dtype
     ) -> PointTargets:
-        """Assign each point the smallest box that it lies in (and near whose centre), if its level is the box's.
+        """Assign each point the smallest box that contains it (near the center), if the level matches the box.
 
         Args:
             sizes: Height and width of each level.
@@ -196,12 +197,12 @@ class PaddedFCOSHead(FCOSHead):
         )
 
     def _assigned(self, boxes: Tensor, points: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """For each point (n, P) the area of its box, INF without one, and which of the boxes (n, G, 4) it is."""
+        """Return for each point (n, P) the area of its box, INF without one, and the index of the box in (n, G, 4)."""
         dtype, device = boxes.dtype, boxes.device
         corners = boxes.mT.unsqueeze(-1)  # (n, 4, G, 1)
         low, high = corners[:, :2], corners[:, 2:]
         near, far = points - low, high - points  # (n, 2, G, P)
-        # Every point lies outside a box of padding, which has no size.
+        # Every point lies outside padding boxes, which have no size.
         outside = torch.minimum(near, far).amin(1) <= 0
         if self.center_sampling:
             radius = _by_level([s * self.center_sample_radius for s in self.strides], counts, dtype, device)
@@ -216,7 +217,7 @@ class PaddedFCOSHead(FCOSHead):
         return area, chosen
 
     def _points(self, sizes: Sequence[tuple[int, int]], dtype: torch.dtype, device: torch.device) -> Tensor:
-        """The points of all levels, (2, 1, P); kept until images of another size come."""
+        """Return the points of all levels, (2, 1, P); cached until the image size changes."""
         key = (tuple(sizes), dtype, device)
         if key not in self.kept_points:
             levels = self.prior_generator.grid_priors(sizes, dtype=dtype, device=device)
@@ -232,9 +233,9 @@ class PaddedFCOSHead(FCOSHead):
     def _box_loss(self, distances: Tensor, targets: PointTargets) -> Tensor:
         box = self.loss_bbox
         if type(box) is GIoULoss:
-            # An enclosing area that overflows in the background would be NaN, and not weigh nothing.
+            # In the background, an overflowing enclosing area would give NaN despite the weight of 0.
             distances = distances.masked_fill(targets.box_weights[:, None] == 0, 1)
-        # No union is smaller than the target's area, so that upstream's bound of 1e-6 changes nothing.
+        # No union is smaller than the target's area, so upstream's bound of 1e-6 has no effect.
         both = torch.stack([distances, torch.minimum(distances, targets.distances)])
         areas, overlaps = _areas(both).unbind()
         unions = areas + targets.areas - overlaps
@@ -257,7 +258,7 @@ class PaddedFCOSHead(FCOSHead):
 
 
 def pad_instances(instances: Sequence[InstanceData]) -> tuple[Tensor, Tensor]:
-    """Boxes (N, G, 4) and labels (N, G) of a batch, padded with zeros; G is at least 1."""
+    """Return boxes (N, G, 4) and labels (N, G) of a batch, padded with zeros; G is at least 1."""
     boxes = pad_sequence([one.bboxes for one in instances], batch_first=True)
     labels = pad_sequence([one.labels for one in instances], batch_first=True)
     if not boxes.shape[1]:
@@ -266,13 +267,13 @@ def pad_instances(instances: Sequence[InstanceData]) -> tuple[Tensor, Tensor]:
 
 
 def _flat(levels: Sequence[Tensor]) -> Tensor:
-    """(N, C, P) of levels (N, C, H, W)."""
+    """Flatten levels (N, C, H, W) to (N, C, P)."""
     flat = [level.flatten(2) for level in levels]
     return flat[0] if len(flat) == 1 else torch.cat(flat, 2)
 
 
 def _by_level(values: Sequence[float], counts: Sequence[int], dtype: torch.dtype, device: torch.device) -> Any:
-    """A value for each point of all levels (P), made on the device; with one level the value itself."""
+    """Return a value for each point of all levels (P), created on the device; for one level the value itself."""
     if len(counts) == 1:
         return values[0]
     filled = zip(values, counts, strict=True)
@@ -280,7 +281,7 @@ def _by_level(values: Sequence[float], counts: Sequence[int], dtype: torch.dtype
 
 
 def _areas(distances: Tensor) -> Tensor:
-    """(..., P): areas of the boxes whose sides have distances (..., 4, P) to a point in them."""
+    """Return the areas (..., P) of boxes whose sides have distances (..., 4, P) to a point in them."""
     width, height = distances.unflatten(-2, (2, 2)).sum(-3).unbind(-2)
     return width * height
 

@@ -7,15 +7,15 @@ from torch.nn import functional as F
 
 
 class ReconstructionHead(BaseModule):
-    """A small decoder from a block's output to the image, and its binary cross-entropy.
+    """A small decoder from a block's output to the image, with a binary cross-entropy loss.
 
-    Keeps what the image tells in a block's output, so that a later block finds it there. Source: InfoPro (ICLR 2021),
-    whose local loss adds this term to the task's. InfoPro enlarges the features to the image; here the image is reduced
-    to the features' size, which spares memory: at stride 8 a 64th of the pixels.
+    It keeps information about the image in a block's output for later blocks. Source: InfoPro (ICLR 2021), whose local
+    loss adds this term to that of the task. InfoPro upsamples the features to the image; here, the image is downsampled
+    to the features' size, which saves memory: at stride 8, it has 1/64 of the pixels.
 
     Args:
         in_channels: Channels of the block's output.
-        channels: Channels of the decoder's one hidden layer.
+        channels: Channels of the decoder's single hidden layer.
         loss_weight: Factor of the loss.
 
     Raises:
@@ -29,18 +29,18 @@ class ReconstructionHead(BaseModule):
         super().__init__()
         if loss_weight <= 0:
             raise ValueError(
-                f'auxiliary.reconstruction.loss_weight={loss_weight!r} must be positive; without the term set '
+                f'auxiliary.reconstruction.loss_weight={loss_weight!r} must be positive; to omit the term, set '
                 'auxiliary.reconstruction=None'
             )
         self.loss_weight = loss_weight
-        # Not saved: they are the model's data_preprocessor's.
+        # Not saved, because the model's data_preprocessor has them.
         self.register_buffer('mean', None, persistent=False)
         self.register_buffer('std', None, persistent=False)
         self.hidden = ConvModule(in_channels, channels, 3, padding=1, norm_cfg=dict(type='BN'))
         self.output = nn.Conv2d(channels, 3, 3, padding=1)
 
     def set_statistics(self, mean: Tensor | None, std: Tensor | None) -> None:
-        """Say by which mean and standard deviation (3, 1, 1) images of 0 to 255 were normalised, or forget it."""
+        """Set mean and standard deviation (3, 1, 1) by which images of 0 to 255 were normalized; None removes them."""
         self.mean, self.std = mean, std
 
     def forward(self, x: Tensor, images: Tensor) -> Tensor:
@@ -48,15 +48,15 @@ class ReconstructionHead(BaseModule):
 
         Args:
             x: A block's output (N, C, h, w).
-            images: The batch (N, 3, H, W), normalised.
+            images: The batch (N, 3, H, W), normalized.
 
         Raises:
             RuntimeError: :meth:`set_statistics` was not called.
         """
         if self.mean is None or self.std is None:
             raise RuntimeError(
-                'auxiliary.reconstruction needs the images as they were before normalisation: LocalLearningHook hands '
-                'over mean and std of model.data_preprocessor, which needs both'
+                'auxiliary.reconstruction needs the images before normalization: LocalLearningHook passes mean and std '
+                'of model.data_preprocessor, so set both there'
             )
         logits = self.output(self.hidden(x))
         pixels = ((images * self.std + self.mean) / 255).clamp(0, 1)

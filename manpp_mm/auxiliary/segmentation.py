@@ -17,18 +17,17 @@ from .network import AuxiliaryNetwork
 
 
 class SegmentationAuxiliary(AuxiliaryNetwork):
-    """Auxiliary network that ends in a decode head of MMSegmentation, ``FCNHead`` in the fragments.
+    """An auxiliary network with a decode head of MMSegmentation, ``FCNHead`` in the fragments.
 
-    ``in_channels`` and ``in_index`` follow from the cut; ``norm_cfg`` is the backbone's unless the head has its own.
+    ``in_channels`` and ``in_index`` follow from the cut; ``norm_cfg`` is the backbone's unless the head sets its own.
 
     Args:
-        loss_resolution: ``'feature'``: the head's loss at the resolution of its own input, on a label map whose pixels
-            are those at the cells' centres, and without ``acc_seg``. ``'label'``: the head's loss as it is, on logits
-            resized to the label map.
-        args, kwargs: :class:`AuxiliaryNetwork`'s.
+        loss_resolution: ``'feature'``: the head's loss at the resolution of its input, with the labels at the cell
+            centers and without ``acc_seg``. ``'label'``: the head's own loss, with logits resized to the label map.
+        args, kwargs: See :class:`AuxiliaryNetwork`.
 
     Raises:
-        ValueError: Another ``loss_resolution``; see :class:`AuxiliaryNetwork` for the others.
+        ValueError: ``loss_resolution`` is unknown; see also :class:`AuxiliaryNetwork`.
     """
 
     registry = MODELS
@@ -45,13 +44,13 @@ class SegmentationAuxiliary(AuxiliaryNetwork):
         if 'num_classes' not in config:
             raise ValueError("auxiliary.head needs num_classes, the number of the data set's classes")
         if 'in_index' in config:
-            raise ValueError('remove auxiliary.head.in_index: the head sees its own block alone')
+            raise ValueError('remove auxiliary.head.in_index: the head sees only its own block')
         config['in_index'] = 0
         if 'norm_cfg' in constructor_parameters(head_type):
             if norm_cfg is None and 'norm_cfg' not in config:
                 raise ValueError(
-                    "auxiliary.head needs norm_cfg, for this backbone has none to hand on: dict(type='SyncBN') say, or "
-                    'None for a head without normalisation'
+                    'auxiliary.head needs norm_cfg, because this backbone has none: set it, for example to '
+                    "dict(type='SyncBN'), or to None for a head without normalization"
                 )
             config.setdefault('norm_cfg', norm_cfg)
 
@@ -72,7 +71,7 @@ class SegmentationAuxiliary(AuxiliaryNetwork):
 
 
 def _labels_at_centres(samples: Sequence[SegDataSample], size: tuple[int, int]) -> Tensor:
-    """(N, 1, h, w) of label maps (1, H, W): what lies at the centre of each of h x w cells."""
+    """Sample label maps (1, H, W) at the centers of h x w cells: (N, 1, h, w)."""
     labels = torch.stack([sample.gt_sem_seg.data for sample in samples])
     return resize(labels.float(), size=size, mode='nearest-exact').to(labels.dtype)
 
@@ -84,7 +83,7 @@ def _loses_as_decode_head(head: BaseModule) -> bool:
 
 
 def _losses(head: BaseDecodeHead, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """``BaseDecodeHead.loss_by_feat`` on labels (N, 1, h, w), less the accuracy."""
+    """Compute ``BaseDecodeHead.loss_by_feat`` on labels (N, 1, h, w), without the accuracy."""
     size = labels.shape[-2:]
     if logits.shape[-2:] != size:
         logits = resize(logits, size=size, mode='bilinear', align_corners=head.align_corners)

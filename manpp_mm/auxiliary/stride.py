@@ -1,14 +1,14 @@
-"""At which stride an auxiliary network's head runs."""
+"""The stride at which an auxiliary network's head runs."""
 
 from collections.abc import Mapping, Sequence
 
 
 def pooling_to(stride: int | None, own: int) -> int:
-    """By how much to pool, each way, so that a head at a stride of its own runs at another."""
+    """Return the pooling factor in each dimension that brings a head from its own stride to another."""
     if stride is None:
         return 1
     if not isinstance(stride, int) or isinstance(stride, bool) or stride < 1:
-        raise ValueError(f'auxiliary.stride={stride!r} must be a positive number of pixels, 16 say, or None')
+        raise ValueError(f'auxiliary.stride={stride!r} must be a positive number of pixels, such as 16, or None')
     if stride <= own:
         return 1
     if stride % own:
@@ -20,12 +20,12 @@ def pooling_to(stride: int | None, own: int) -> int:
 
 
 def check_strides(config: 'Mapping | Sequence[Mapping]', own: Sequence[int], finest: int) -> None:
-    """A stride of ``auxiliary`` that is finer than its heads' own would do nothing.
+    """Check that no stride of ``auxiliary`` is finer than its heads' own, because it would have no effect.
 
     Args:
-        config: ``auxiliary``; one dict for all cuts may be too fine for the cuts at hand, which may be planned.
-        own: At which stride each head would run without it.
-        finest: At which stride a head could run anywhere in the backbone.
+        config: ``auxiliary``; one dict for all cuts may be too fine for the current cuts, which may be planned.
+        own: The stride at which each head would run without it.
+        finest: The finest stride at which a head could run anywhere in the backbone.
     """
     if isinstance(config, Mapping):
         entries = [(config, finest, 'any block')]

@@ -1,4 +1,4 @@
-"""What a backbone is to us: units, and the mixin that trains them block by block."""
+"""Local backbones: units, and the mixins that train them block by block."""
 
 from .config import local_class, mode_of, plain_model
 from .convnext import LocalConvNeXtMixin

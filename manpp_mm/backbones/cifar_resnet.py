@@ -8,15 +8,15 @@ from mmpretrain.models.backbones.resnet import BasicBlock
 
 
 class CIFARResNet(ResNet_CIFAR):
-    """A ResNet of 6n + 2 layers for small images: three stages of n basic blocks behind one 3x3 convolution.
+    """A ResNet of 6n + 2 layers for small images: one 3x3 convolution and three stages of n basic blocks.
 
     Source: He et al., Deep Residual Learning for Image Recognition (CVPR 2016), section 4.2. Where the channels change,
     the shortcut is a 1x1 convolution, as in MMPretrain's other ResNets.
 
     Args:
         depth: 6n + 2: 20, 32, 44, 56, 110, ...
-        base_channels: Of the first stage; they double in each of the other two.
-        stem_channels: Default as many as the first stage.
+        base_channels: Channels of the first stage; they double in each of the other two.
+        stem_channels: Channels of the stem; by default those of the first stage.
         num_stages, strides, dilations, out_indices, kwargs: See MMPretrain's ``ResNet_CIFAR``.
 
     Shape:
@@ -37,7 +37,9 @@ class CIFARResNet(ResNet_CIFAR):
         **kwargs: Any,
     ) -> None:
         if depth not in self.arch_settings:
-            raise ValueError(f'model.backbone.depth={depth}: a CIFARResNet has 6n + 2 layers, 20, 32, 56 or 110 say')
+            raise ValueError(
+                f'model.backbone.depth={depth}: a CIFARResNet has 6n + 2 layers, such as 20, 32, 56 or 110'
+            )
         super().__init__(
             depth,
             base_channels=base_channels,

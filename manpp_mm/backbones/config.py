@@ -1,4 +1,4 @@
-"""The local backbone of a config: its class, its plain twin, the mode in which it trains."""
+"""The local backbone of a config: its class, its plain twin and its training mode."""
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +14,10 @@ from .local_backbone import LocalBackbone
 
 
 def local_class(config: 'Config | Mapping') -> type[LocalBackbone] | None:
-    """The class of a config's local backbone, None for another backbone or one that is not registered here.
+    """Return the class of a config's local backbone, None for other backbones and unregistered ones.
 
     Args:
-        config: A whole config: ``default_scope`` says in which package a name is looked up.
+        config: A complete config; ``default_scope`` sets the package in which the name is looked up.
     """
     backbone = (config.get('model') or {}).get('backbone') or {}
     found = named_class(backbone.get('type'), 'model', config.get('default_scope'))
@@ -25,7 +25,7 @@ def local_class(config: 'Config | Mapping') -> type[LocalBackbone] | None:
 
 
 def local_twin(name: Any, scope: str | None = None) -> type[LocalBackbone] | None:
-    """The local class of which a plain backbone is the twin, this project's before another's; None if there is none.
+    """Return the local class for a plain backbone, this project's before others; None if there is none.
 
     Args:
         name: The plain backbone's ``type``.
@@ -38,15 +38,15 @@ def local_twin(name: Any, scope: str | None = None) -> type[LocalBackbone] | Non
 
 
 def plain_names(scope: str | None = None) -> list[str]:
-    """The names of the plain backbones that have a local twin in a package."""
+    """Return the names of a package's plain backbones that have a local class."""
     return sorted({kind.plain.__name__ for kind in _local_classes(scope)})
 
 
 def check_backbone(config: 'Config | Mapping') -> None:
-    """Is there a backbone of a config's ``type``?
+    """Check that the backbone ``type`` of a config is registered.
 
     Raises:
-        ValueError: Nothing of that name is registered; the message names the nearest that is.
+        ValueError: It is not registered; the message names the closest match.
     """
     backbone, scope = (config.get('model') or {}).get('backbone') or {}, config.get('default_scope')
     name = backbone.get('type')
@@ -58,12 +58,12 @@ def check_backbone(config: 'Config | Mapping') -> None:
     hint = f'did you mean {close[0]!r}? ' if close else ''
     raise ValueError(
         f'model.backbone.type={name!r} is not registered in {scope}: {hint}docs/backbones.md lists the local '
-        'backbones; one of your own needs its module in custom_imports'
+        'backbones; for your own, add its module to custom_imports'
     )
 
 
 def _local_classes(scope: str | None) -> Iterator[type[LocalBackbone]]:
-    """The local backbones that train in a package, with their plain twins."""
+    """Yield the local backbone classes of a package."""
     waiting = [LocalBackbone]
     while waiting:
         kind = waiting.pop()
@@ -73,16 +73,16 @@ def _local_classes(scope: str | None) -> Iterator[type[LocalBackbone]]:
 
 
 def _trains_in(kind: type[LocalBackbone], scope: str | None) -> bool:
-    """Whether a local class's auxiliary networks are those of a package; MMPretrain's backbones serve the others."""
+    """Return whether a local class has a package's auxiliary networks; MMPretrain's backbones serve the others."""
     networks = getattr(kind, 'auxiliary_type', None)
     return scope is None or networks is None or networks.registry.scope == scope
 
 
 def checked_local_class(config: 'Config | Mapping') -> type[LocalBackbone]:
-    """The class of a config's local backbone.
+    """Return the class of a config's local backbone.
 
     Raises:
-        ValueError: The config has another backbone.
+        ValueError: The config has no local backbone.
     """
     found = local_class(config)
     if found is None:
@@ -95,10 +95,10 @@ def checked_local_class(config: 'Config | Mapping') -> type[LocalBackbone]:
 
 
 def plain_model(config: 'Config | Mapping') -> ConfigDict:
-    """A config's model with the plain twin in place of the local backbone: ``LocalResNet`` becomes ``ResNet``.
+    """Return a config's model with the plain twin of its local backbone: ``LocalResNet`` becomes ``ResNet``.
 
     Args:
-        config: A whole config, left as it is.
+        config: A complete config; not modified.
 
     Raises:
         ValueError: Its backbone is not a local one.
@@ -111,7 +111,7 @@ def plain_model(config: 'Config | Mapping') -> ConfigDict:
 
 
 def mode_of(config: 'Config | Mapping') -> Mode:
-    """The mode that a config trains in."""
+    """Return the mode in which a config trains."""
     backbone = config['model']['backbone']
     mode = END_TO_END
     if local_class(config) is not None:
@@ -120,10 +120,10 @@ def mode_of(config: 'Config | Mapping') -> Mode:
 
 
 def with_cuts(backbone: Mapping, cuts: Sequence[Cut]) -> dict:
-    """A deep copy of a backbone's config with other cuts; nothing else says where to cut."""
+    """Return a deep copy of a backbone's config with other cuts and no other key that sets cuts."""
     return dict(copy.deepcopy(backbone), cuts=list(cuts), local_blocks=None, memory_budget=None)
 
 
 def without_networks(backbone: Mapping) -> dict:
-    """A deep copy of a local backbone's config that builds no auxiliary network and loads no weights."""
+    """Return a deep copy of a local backbone's config that builds no auxiliary networks and loads no weights."""
     return dict(copy.deepcopy(backbone), gradient=EXACT.backbone, init_cfg=None)

@@ -1,4 +1,4 @@
-"""ConvNeXt, as MMPretrain has it and MMDetection's and MMSegmentation's configs use it."""
+"""MMPretrain's ConvNeXt, which configs of MMDetection and MMSegmentation use as well."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,14 +10,14 @@ from .unit import Unit
 
 
 class ConvNeXtUnit(nn.Module):
-    """A ConvNeXt block, after the downsampling that leads to it where a stage begins.
+    """A ConvNeXt block, with the downsampling before it at the start of a stage.
 
     Args:
         block: The block.
         downsample: The stage's downsampling, None inside a stage.
 
     Shape:
-        (N, C, H, W) to (N, C, H, W), through a downsampling to (N, C', H / 2, W / 2).
+        (N, C, H, W) to (N, C, H, W), or with downsampling to (N, C', H / 2, W / 2).
     """
 
     def __init__(self, block: nn.Module, downsample: nn.Module | None = None) -> None:
@@ -30,15 +30,15 @@ class ConvNeXtUnit(nn.Module):
 
 
 class LocalConvNeXtMixin(LocalBackbone):
-    """A ConvNeXt's units are its blocks; what downsamples belongs to the block after it.
+    """Makes a ConvNeXt local. Its units are its blocks; a downsampling layer belongs to the block after it.
 
-    The first downsampling is the stem. The norm of a stage's output learns with the task: it acts on the detached map,
-    in ordinary autograd.
+    The first downsampling is the stem. The task trains the norm of a stage's output, which acts on the detached map in
+    ordinary autograd.
     """
 
     transformer = True
 
-    # The parent's.
+    # Set by the parent class.
     channels: Sequence[int]
     downsample_layers: ModuleList
     gap_before_final_norm: bool

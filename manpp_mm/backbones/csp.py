@@ -7,18 +7,18 @@ from .unit import Unit
 
 
 class LocalCSPMixin(LocalBackbone):
-    """A CSP backbone's units are the parts of its stages: the convolution that downsamples, the pooling, the CSP layer.
+    """Makes a CSP backbone local. Its units are the parts of its stages: downsampling, pooling and CSP layer.
 
-    A CSP layer splits its input and joins it at its end, so that it cannot be cut inside. ``(0, 0)`` is the first part
-    of ``stage1``. A map that is taken from the stem (``out_indices`` with 0) belongs to no unit and is refused.
+    A CSP layer splits its input and joins it at its end, so it cannot be cut inside. ``(0, 0)`` is the first part of
+    ``stage1``. A map from the stem (``out_indices`` with 0) belongs to no unit and is refused.
     """
 
-    # The parent's.
+    # Set by the parent class.
     layers: list[str]
     stem: nn.Module
 
     def units(self) -> list[Unit]:
-        units, stride = [], 2  # the stem's
+        units, stride = [], 2  # of the stem
         for stage, name in enumerate(self.layers[1:]):
             parts = getattr(self, name)
             convolution = [m for m in parts[0].modules() if isinstance(m, nn.Conv2d)][-1]

@@ -1,4 +1,4 @@
-"""Where a model holds its local backbone."""
+"""Lookup of the local backbone of a model."""
 
 from mmengine.model import BaseModel, is_model_wrapper
 from torch import nn
@@ -12,22 +12,22 @@ def unwrapped(model: nn.Module) -> BaseModel:
 
 
 def find_local_backbone(model: nn.Module) -> LocalBackbone:
-    """Return ``model.backbone``, the one local backbone of a detector or segmentor without wrapper.
+    """Return ``model.backbone``, the only local backbone of an unwrapped detector or segmentor.
 
     Raises:
-        ValueError: There is none, or it sits where the model's own forward does not pass the batch's targets by it
-            (a semi-supervised teacher and student, say).
+        ValueError: There is none, or it is in a place that the targets of the model's forward do not reach, such as a
+            semi-supervised teacher and student.
     """
     found = {name: module for name, module in model.named_modules() if isinstance(module, LocalBackbone)}
     if not found:
         raise ValueError(
             f'{type(model).__name__} has no local backbone, but LocalLearningHook or MomentumHook is in custom_hooks. '
-            "Set model.backbone.type to a local backbone, 'LocalResNet' say, or remove the hooks."
+            "Set model.backbone.type to a local backbone, such as 'LocalResNet', or remove the hooks."
         )
     if list(found) != ['backbone']:
         raise ValueError(
-            f'{type(model).__name__} holds its local backbone as {", ".join(map(repr, found))} and calls the wrapped '
-            "models' losses itself, past the forward that hands over the targets: it cannot be trained block by "
-            "block. Use the plain backbone (type='ResNet') inside it."
+            f'{type(model).__name__} has its local backbone at {", ".join(map(repr, found))} and calls the losses of '
+            'the wrapped models directly, bypassing the forward that passes the targets: it cannot be trained block by '
+            "block. Use the plain backbone (type='ResNet') in it."
         )
     return found['backbone']

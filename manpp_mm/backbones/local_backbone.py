@@ -25,45 +25,46 @@ class LocalBackbone(TrunkState):
     """Mixin that trains a backbone made of units block by block.
 
     Put it before the backbone class: ``class LocalResNet(LocalResNetMixin, ResNet)``. The trunk keeps the parent's
-    parameter names; everything that is added lives under ``auxiliary.``. In evaluation, and wherever gradients are
-    off, the parent's forward runs and no auxiliary network does.
+    parameter names; all additions are under ``auxiliary.``. In evaluation mode, and wherever gradients are disabled,
+    the parent's forward runs without auxiliary networks.
 
-    In training each block but the last is run by :func:`manpp_mm.local.local_step`: its gradients are taken at once
-    and its graph is freed. Its outputs (to the next block and to a neck) are detached. The last block is ordinary
-    autograd. ``LocalLearningHook`` hands each training forward its :class:`manpp_mm.step.Step` (:meth:`begin`) and
-    takes it back (:meth:`end`).
+    In training, :func:`manpp_mm.local.local_step` runs each block but the last: it computes the block's gradients
+    immediately and frees its graph. The block's outputs (to the next block and to a neck) are detached. The last block
+    uses ordinary autograd. ``LocalLearningHook`` passes a :class:`manpp_mm.step.Step` to each training forward
+    (:meth:`begin`) and takes it back (:meth:`end`).
 
-    With ``gradient='exact'`` the same cuts serve end-to-end training: each block but the last is checkpointed and the
-    task's gradient flows through all of them. Gradients are the parent backbone's, memory is about that of local
-    training, time is a forward of those blocks more.
+    With ``gradient='exact'``, the same cuts serve end-to-end training: each block but the last is checkpointed and the
+    task's gradient flows through all blocks. Gradients are those of the parent backbone, memory is about that of local
+    training, and the extra time is one more forward of these blocks.
 
-    A family of backbones is a subclass that defines :meth:`units`, :meth:`stem_parts` and :meth:`run_stem`, and, where
-    they are not ResNet's, ``layout``, :meth:`output_modules` and :meth:`output_map`.
+    A family of backbones is a subclass that defines :meth:`units`, :meth:`stem_parts` and :meth:`run_stem`, and, if
+    they differ from ResNet's, ``layout``, :meth:`output_modules` and :meth:`output_map`.
 
     Args:
-        local_blocks: K, the number of local blocks that train: at stage ends where K fits them, otherwise the units
-            are divided evenly. Set this or ``cuts``. ``'auto'``: cuts are planned from measured memory before the model
-            is built (see :mod:`manpp_mm.memory.fit`).
-        cuts: Explicit cuts ``[(stage, unit), ...]``, both from 0, each after that unit; ``(-1, 0)`` before them is the
-            one after the stem.
+        local_blocks: K, the number of local blocks that train. Cuts are placed at stage ends if that gives K blocks;
+            otherwise the units are divided evenly. Set either this or ``cuts``. ``'auto'``: cuts are planned from
+            measured memory before the model is built (see :mod:`manpp_mm.memory.fit`).
+        cuts: Explicit cuts ``[(stage, unit), ...]``, both counted from 0, each after that unit. Put ``(-1, 0)`` first
+            for a cut after the stem.
         auxiliary: Arguments of the auxiliary networks (see :class:`AuxiliaryNetwork`): one dict for all of them or a
-            list of one dict a cut.
-        gradient: ``'local'``, or ``'exact'``; then there are no auxiliary networks. ``GradientSwitchHook`` switches a
-            local backbone to exact gradients for a stretch of the schedule.
-        memory_budget: With ``local_blocks='auto'`` the size to plan for, ``'6GiB'`` say; None: about the lowest need.
-        with_cp: Whether to checkpoint each unit, non-reentrant, whether or not the parent backbone knows the argument;
-            not the branches, whose backward follows their forward at once.
-        args, kwargs: The parent backbone's.
+            list with one dict per cut.
+        gradient: ``'local'``, or ``'exact'`` without auxiliary networks. ``GradientSwitchHook`` switches a local
+            backbone to exact gradients for a stretch of the schedule.
+        memory_budget: With ``local_blocks='auto'``, the size to plan for, such as ``'6GiB'``; None plans for about the
+            lowest need.
+        with_cp: Whether to checkpoint each unit, non-reentrant, even if the parent backbone has no such argument.
+            Branches are not checkpointed, because their backward follows their forward immediately.
+        args, kwargs: Arguments of the parent backbone.
 
     Raises:
-        ValueError: For cuts or an auxiliary network that do not fit the backbone; the message names the key.
+        ValueError: Cuts or auxiliary networks do not fit the backbone; the message names the key.
     """
 
     auxiliary_type: ClassVar['type[AuxiliaryNetwork]']
     """The task's :class:`manpp_mm.auxiliary.AuxiliaryNetwork`."""
 
     plain: ClassVar[type[nn.Module]]
-    """The end-to-end twin of a class, the first of its bases that is no local backbone unless a class sets its own."""
+    """The end-to-end twin of a class: its first base that is not a local backbone, unless the class sets another."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -86,9 +87,9 @@ class LocalBackbone(TrunkState):
         _check_gradient(gradient)
         if local_blocks == 'auto' or memory_budget is not None:
             raise ValueError(
-                f'local_blocks={local_blocks!r} with memory_budget={memory_budget!r} is planned before the model is '
-                "built, by this project's tools/train.py; for another one tools/fit.py CONFIG --write FILE writes the "
-                "config with cuts. memory_budget goes with local_blocks='auto' and cuts=None."
+                f'local_blocks={local_blocks!r} with memory_budget={memory_budget!r} must be planned before the model '
+                "is built: use this project's tools/train.py, or write a config with cuts by tools/fit.py CONFIG "
+                "--write FILE. memory_budget needs local_blocks='auto' and cuts=None."
             )
         refuse_unknown(kwargs, type(self), 'model.backbone')
         if with_cp and 'with_cp' in constructor_parameters(self.plain):
@@ -96,7 +97,7 @@ class LocalBackbone(TrunkState):
         super().__init__(*args, **kwargs)
         self.auxiliary = ModuleList()
         self.step: Step | None = None
-        """What the current training forward needs and collects, None outside of one."""
+        """The state of the current training forward, None outside of one."""
         self.train(self.training)  # some backbones freeze their stages here
         check_family(self, list(self.units()))
         self._stem_trains = _trains(self.stem_parts())
@@ -109,8 +110,8 @@ class LocalBackbone(TrunkState):
         self.cuts = partition(per_stage, trains, local_blocks, cuts, before=stem)
         self._idle_units = trains.index(True)
         self.trained_units = [unit.cut for unit in units[self._idle_units :]]
-        """The units ``(stage, index)`` from the first that trains on, each but the last a place for a cut."""
-        # Units would checkpoint themselves with reentrance, which torch.autograd.grad cannot enter.
+        """Units ``(stage, index)``, starting with the first that trains; cuts can follow all but the last."""
+        # Units would use reentrant checkpointing, which torch.autograd.grad does not support.
         reentrant: list[BaseModule] = [
             m for unit in units for m in unit.module.modules() if getattr(m, 'with_cp', False)
         ]
@@ -118,7 +119,7 @@ class LocalBackbone(TrunkState):
         for module in reentrant:
             module.with_cp = False
         self.gradient = gradient
-        """How the backbone trains now, ``'local'`` or ``'exact'``."""
+        """The current kind of gradient, ``'local'`` or ``'exact'``."""
         if gradient == LOCAL.backbone and self.cuts:
             networks = self.auxiliary_type.for_cuts(
                 auxiliary, units, self.cuts, self.trained_units, self.layout, self.head_norm_cfg()
@@ -134,17 +135,17 @@ class LocalBackbone(TrunkState):
         if self.stem_geometry() is None:
             raise ValueError(f'cuts={list(cuts)}: the stem of a {type(self).__name__} cannot be a block of its own')
         if not self._stem_trains:
-            raise ValueError(f'cuts={list(cuts)}: nothing of the stem trains (frozen_stages), cut later')
+            raise ValueError(f'cuts={list(cuts)}: the stem is frozen (frozen_stages), cut later')
         return True
 
     def init_weights(self) -> None:
-        """Initialise trunk and auxiliary networks; some backbones initialise themselves alone."""
+        """Initialize trunk and auxiliary networks; some backbones initialize only themselves."""
         super().init_weights()
         if len(self.auxiliary) and not self.auxiliary.is_init:
             self.auxiliary.init_weights()
 
     def train(self, mode: bool = True) -> 'LocalBackbone':
-        """Set the mode. ``norm_eval`` holds for trunk and branches; what follows them keeps training mode."""
+        """Set the mode. ``norm_eval`` applies to trunk and branches; later modules stay in training mode."""
         super().train(mode)
         for network in self.auxiliary:
             network.train_heads(mode)
@@ -154,13 +155,13 @@ class LocalBackbone(TrunkState):
     # The training step.
 
     def switch_gradient(self, gradient: str) -> None:
-        """Train by local or by exact gradients from now on.
+        """Switch to local or exact gradients.
 
         Args:
             gradient: ``'local'`` or ``'exact'``.
 
         Raises:
-            ValueError: Another value, or local gradients of a backbone that was built without auxiliary networks.
+            ValueError: The value is unknown, or the backbone was built without auxiliary networks for local gradients.
         """
         _check_gradient(gradient)
         if gradient == LOCAL.backbone and self.cuts and not len(self.auxiliary):
@@ -172,19 +173,19 @@ class LocalBackbone(TrunkState):
 
     @property
     def exact(self) -> bool:
-        """Whether the task's gradient flows through all blocks now, and auxiliary networks idle."""
+        """Whether the task's gradient currently flows through all blocks and auxiliary networks are idle."""
         return self.gradient == EXACT.backbone
 
     def begin(self, step: Step) -> None:
-        """Open a training forward; the step of one that never ended is dropped."""
+        """Start a training forward; the step of an aborted one is dropped."""
         self.step = step
 
     def end(self) -> None:
-        """Close a training forward, also one that was interrupted."""
+        """End a training forward, even if it was interrupted."""
         self.step = None
 
     def idle_delivery(self) -> Tensor | None:
-        """While exact gradients flow, a zero through which the idle auxiliary networks take part in backward."""
+        """Return a zero that includes idle auxiliary networks in backward during exact gradients, otherwise None."""
         idle = [p for p in self.auxiliary.parameters() if p.requires_grad]
         return deliver_nothing(idle) if self.exact and idle else None
 
@@ -195,11 +196,12 @@ class LocalBackbone(TrunkState):
             x: Images (N, 3, H, W).
 
         Returns:
-            The feature maps at ``out_indices``. In block-local training those of all blocks but the last are
+            The feature maps at ``out_indices``. In block-local training, those of all blocks but the last are
             detached.
 
         Raises:
-            RuntimeError: Training without targets (``LocalLearningHook`` is missing), or a second call in one forward.
+            RuntimeError: There are no targets (``LocalLearningHook`` is missing), or this is the second call in one
+                forward.
         """
         if not (self.training and torch.is_grad_enabled()):
             return super().forward(x)
@@ -209,7 +211,7 @@ class LocalBackbone(TrunkState):
         return tuple(self.output_map(stage, found) for stage, found in features.items())
 
     def _local_forward(self, images: Tensor) -> dict[int, Tensor]:
-        """Train each block but the last at once; the maps of the stages as the units left them."""
+        """Train each block but the last immediately; return the stages' maps in the units' layout."""
         x = images
         features: dict[int, Tensor] = {}
         *blocks, last = self.blocks()
@@ -227,7 +229,7 @@ class LocalBackbone(TrunkState):
                 x = result.output.x
                 features |= result.output.features
                 step.add(index, result)
-            step.shared.clear()  # nothing of it is alive while neck and heads run
+            step.shared.clear()  # free it before neck and heads run
         return features | self.run_block(last, x, first=not blocks).features
 
     def _local_loss(self, block: Block, network: nn.Module, step: Step, images: Tensor, x: Tensor) -> Mapping[str, Any]:
@@ -246,14 +248,14 @@ class LocalBackbone(TrunkState):
             )
         if self.step.ran:
             raise RuntimeError(
-                f'{type(self).__name__} was called twice in one forward of the model; its local gradients belong '
-                'to one call. This model cannot be trained block by block.'
+                f'{type(self).__name__} was called twice in one forward of the model, but its local gradients '
+                'belong to one call. This model cannot be trained block by block.'
             )
         self.step.ran = True
         return self.step
 
     def _exact_forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Checkpoint each block but the last; what is frozen before the first unit that trains is not run again."""
+        """Checkpoint each block but the last; frozen parts before the first unit that trains are not recomputed."""
         features: dict[int, Tensor] = {}
         blocks = self.blocks()
         runs = [partial(self.run_block, block, first=index == 0) for index, block in enumerate(blocks)]
@@ -271,7 +273,7 @@ class LocalBackbone(TrunkState):
         return tuple((features | self._mapped(runs[-1], x).features).values())
 
     def _mapped(self, run: Any, x: Tensor) -> BlockOutput:
-        """A block's output whose maps are as neck and heads take them."""
+        """Return a block's output with maps in the form for neck and heads."""
         output = run(x)
         return BlockOutput(output.x, {s: self.output_map(s, found) for s, found in output.features.items()})
 
@@ -286,6 +288,6 @@ def _trains(parts: 'Sequence[nn.Module | nn.Parameter]') -> bool:
 
 
 def _forget_casts(x: Tensor) -> None:
-    """Let go of the half-precision copies of a block's weights, which autocast keeps to the end of the forward."""
+    """Free the half-precision copies of a block's weights, which autocast keeps until the end of the forward."""
     if torch.is_autocast_enabled(x.device.type):
         torch.clear_autocast_cache()

@@ -1,4 +1,4 @@
-"""Which part of a backbone a parameter belongs to."""
+"""Assignment of parameters to the parts of a backbone."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from .unit import Unit
 
 
 def parameters_of(parts: 'Iterable[nn.Module | nn.Parameter]') -> list[nn.Parameter]:
-    """The parameters of modules, and parameters that stand by themselves, each once."""
+    """Return the parameters of modules and individual parameters, each once."""
     found: list[nn.Parameter] = []
     for part in parts:
         found += part.parameters() if isinstance(part, nn.Module) else [part]
@@ -17,15 +17,15 @@ def parameters_of(parts: 'Iterable[nn.Module | nn.Parameter]') -> list[nn.Parame
 
 
 def check_family(backbone: Any, units: Sequence[Unit]) -> None:
-    """Does what a class says of its family hold together?
+    """Check that the definition of a local backbone class is consistent.
 
     Args:
         backbone: A local backbone without auxiliary networks.
         units: Its units.
 
     Raises:
-        ValueError: The class names no auxiliary network; the units' outputs are not the backbone's; or a trainable
-            parameter belongs to no unit, stem or output, and would not learn, or to several.
+        ValueError: The class does not set its auxiliary networks; the units' outputs differ from the backbone's; or a
+            trainable parameter belongs to several of unit, stem and output, or to none and would not learn.
     """
     name = type(backbone).__name__
     if not hasattr(backbone, 'auxiliary_type'):
@@ -53,6 +53,6 @@ def check_family(backbone: Any, units: Sequence[Unit]) -> None:
         if parameter.requires_grad and len(owning) != 1:
             where = f'belongs to {" and to ".join(owning)}' if owning else 'belongs to no unit, stem or output'
             raise ValueError(
-                f'{name}: {parameter_name} {where}, so that no block can train it alone: see units(), stem_parts() and '
+                f'{name}: {parameter_name} {where}, so no single block can train it: see units(), stem_parts() and '
                 'output_modules() (docs/new_backbone.md)'
             )

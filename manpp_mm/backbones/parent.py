@@ -1,4 +1,4 @@
-"""What a mixin finds behind itself."""
+"""The base class of a mixin for type checkers."""
 
 from typing import TYPE_CHECKING
 
@@ -7,10 +7,10 @@ from torch import nn
 if TYPE_CHECKING:
 
     class Parent(nn.Module):
-        """MMEngine's ``BaseModule``, from which every backbone derives, as a type checker is to see it."""
+        """Stands for MMEngine's ``BaseModule``, from which every backbone derives, in type checking."""
 
         def init_weights(self) -> None:
-            """Initialise what is inside."""
+            """Initialize the weights."""
 
 else:
-    Parent = object  # a mixin itself is no module
+    Parent = object  # a mixin itself is not a module

@@ -1,4 +1,4 @@
-"""Transformers that embed patches anew at each stage: PVT, PVTv2 and SegFormer's MixVisionTransformer."""
+"""Transformers with a patch embedding in each stage: PVT, PVTv2 and SegFormer's MixVisionTransformer."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,16 @@ from .unit import ChannelsLast, Unit
 
 
 class PyramidUnit(nn.Module):
-    """A layer, with what stands around it where a stage begins or ends.
+    """A layer, with the stage's embeddings before its first layer and the norm after its last.
 
     Args:
         layer: The layer, which takes tokens (N, H * W, C) and (H, W).
-        embed: The stage's patch embedding, None but in its first unit.
-        position: The stage's position embedding, None but in its first unit.
-        norm: The stage's norm, None but in its last unit.
+        embed: The stage's patch embedding in its first unit, otherwise None.
+        position: The stage's position embedding in its first unit, otherwise None.
+        norm: The stage's norm in its last unit, otherwise None.
 
     Shape:
-        (N, H, W, C) to (N, H, W, C), through a patch embedding to (N, H / 2, W / 2, C').
+        (N, H, W, C) to (N, H, W, C), or with a patch embedding to (N, H / 2, W / 2, C').
     """
 
     def __init__(
@@ -49,16 +49,16 @@ class PyramidUnit(nn.Module):
 
 
 class LocalPyramidMixin(LocalBackbone):
-    """A pyramid transformer's (PVT's) units are its layers.
+    """Makes a pyramid transformer (PVT) local. Its units are its layers.
 
-    Embeddings and norm of a stage belong to its first and its last unit. There is no stem: the first
-    unit takes the images.
+    Embeddings and norm of a stage belong to its first and its last unit. There is no stem: the first unit takes the
+    images.
     """
 
     layout = ChannelsLast()
     transformer = True
 
-    # The parent's.
+    # Set by the parent class.
     embed_dims: int
     layers: ModuleList
     num_heads: Sequence[int]
@@ -90,7 +90,7 @@ class LocalPyramidMixin(LocalBackbone):
 
 
 class LocalMiTMixin(LocalPyramidMixin):
-    """MMSegmentation's MixVisionTransformer, which gives its maps without a copy."""
+    """Makes MMSegmentation's MixVisionTransformer local, which returns its maps without a copy."""
 
     def output_map(self, stage: int, x: Tensor) -> Tensor:
         return self.layout.to_map(x)

@@ -1,4 +1,4 @@
-"""The ResNets of MMDetection, MMSegmentation and MMPretrain, and what follows their code."""
+"""The ResNets of MMDetection, MMSegmentation and MMPretrain, and backbones derived from them."""
 
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -11,9 +11,9 @@ from .unit import Unit
 
 
 class LocalResNetMixin(LocalBackbone):
-    """A ResNet's units are its residual blocks: ResNet, V1c, V1d, ResNeXt, ResNeSt, Res2Net."""
+    """Makes a ResNet (V1c, V1d, ResNeXt, ResNeSt, Res2Net) local. Its units are its residual blocks."""
 
-    # The parent's.
+    # Set by the parent class.
     base_channels: int
     block: type[BaseModule]
     conv1: nn.Module
@@ -37,7 +37,7 @@ class LocalResNetMixin(LocalBackbone):
         return units
 
     def stage_geometry(self, stage: int) -> tuple[int, int]:
-        """Channels of a stage's output and its stride in pixels."""
+        """Return the channels of a stage's output and its stride in pixels."""
         return self.base_channels * 2**stage * self.block.expansion, 4 * prod(self.strides[: stage + 1])
 
     def head_norm_cfg(self) -> Mapping | None:
@@ -59,9 +59,9 @@ class LocalResNetMixin(LocalBackbone):
 
 
 class LocalRegNetMixin(LocalResNetMixin):
-    """A RegNet: its stages have widths of their own, and no pooling follows the first convolution."""
+    """Makes a RegNet local. Its stages have individual widths, and no pooling follows the first convolution."""
 
-    stage_widths: Sequence[int]  # the parent's
+    stage_widths: Sequence[int]  # set by the parent class
 
     def stage_geometry(self, stage: int) -> tuple[int, int]:
         return self.stage_widths[stage], 2 * prod(self.strides[: stage + 1])
@@ -74,20 +74,20 @@ class LocalRegNetMixin(LocalResNetMixin):
 
 
 class LocalClassifierResNetMixin(LocalResNetMixin):
-    """MMPretrain's ResNet and ResNeXt."""
+    """Makes MMPretrain's ResNet and ResNeXt local."""
 
-    expansion: int  # the parent's
+    expansion: int  # set by the parent class
 
     def stage_geometry(self, stage: int) -> tuple[int, int]:
         return self.base_channels * 2**stage * self.expansion, self.stem_geometry()[1] * prod(self.strides[: stage + 1])
 
 
 class LocalCIFARResNetMixin(LocalClassifierResNetMixin):
-    """A ResNet for small images: its stem is one convolution at the images' own resolution."""
+    """Makes a ResNet for small images local. Its stem is one convolution at full resolution."""
 
     small_images = True
 
     def stem_geometry(self) -> tuple[int, int]:
         return self._stem_channels(), 1
 
-    run_stem = LocalRegNetMixin.run_stem  # nothing is pooled here either
+    run_stem = LocalRegNetMixin.run_stem  # no pooling here either

@@ -1,4 +1,4 @@
-"""What a local backbone loads from a checkpoint, what it forgives and what it refuses."""
+"""Loading of checkpoints into a local backbone."""
 
 from typing import Any
 
@@ -7,11 +7,11 @@ from mmengine.logging import print_log
 from .trunk import Trunk
 
 PREFIX = 'auxiliary.'
-"""Under it lies everything that a local backbone adds to its parent."""
+"""The prefix of everything that a local backbone adds to its parent."""
 
 
 class TrunkState(Trunk):
-    """Mixin that loads the parent's checkpoints, and those of a block-local training."""
+    """A mixin that loads checkpoints of the parent and of block-local training."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -20,7 +20,7 @@ class TrunkState(Trunk):
         self.register_load_state_dict_post_hook(_forgive_absent_auxiliary)
 
     def sync_auxiliary(self) -> bool:
-        """Copy the trunk's units into the branches, once, unless a checkpoint brought the branches' own weights.
+        """Copy the trunk's units into the branches, once, unless a checkpoint contained the branches' weights.
 
         Returns:
             Whether the branches were copied now.
@@ -37,17 +37,17 @@ class TrunkState(Trunk):
         own = {added + name: value.shape for name, value in self.auxiliary.state_dict().items()}
         found = {name: value.shape for name, value in state_dict.items() if name.startswith(added)}
         if found and self.cuts and not len(self.auxiliary):
-            # state_dict is a copy: load_state_dict makes one, and one for each child.
+            # state_dict is a copy: load_state_dict creates one for each module.
             for name in found:
                 del state_dict[name]
             print_log(
-                f'The auxiliary networks in the checkpoint ({len(found)} entries under {added!r}) are left aside: '
+                f'The auxiliary networks in the checkpoint ({len(found)} entries under {added!r}) are ignored: '
                 "gradient='exact' has none.",
                 logger='current',
             )
             found = {}
-        # Other shapes in projections and heads (other classes) are reported as anywhere in a model; what the branches
-        # and cuts are is another matter.
+        # Other shapes in projections and heads (other classes) are reported like those of any module; only branches and
+        # cuts are checked here.
         differing = sorted(
             name
             for name in {**own, **found}
@@ -67,13 +67,13 @@ class TrunkState(Trunk):
 
 
 def _forgive_absent_auxiliary(backbone: TrunkState, incompatible_keys: Any) -> None:
-    """A trunk's checkpoint holds no auxiliary network: one line instead of one for each parameter."""
+    """Report a checkpoint without auxiliary networks in one line instead of one line per parameter."""
     missing = incompatible_keys.missing_keys
     absent = [name for name in missing if name in backbone._absent_keys]
     if absent:
         missing[:] = [name for name in missing if name not in backbone._absent_keys]
         print_log(
-            f'The checkpoint holds the trunk alone: the auxiliary networks of blocks 0 to {len(backbone.cuts) - 1} '
-            'start from it (branches, unless they start independently) and from their own initialisation (heads).',
+            f'The checkpoint has only the trunk: in the auxiliary networks of blocks 0 to {len(backbone.cuts) - 1}, '
+            'branches start as copies of it (unless they start independently), heads from their own initialization.',
             logger='current',
         )

@@ -1,4 +1,4 @@
-"""A stem that is a local block of its own."""
+"""A stem as a separate local block."""
 
 from collections.abc import Callable, Iterable
 
@@ -6,11 +6,11 @@ from torch import Tensor, nn
 
 
 class StemModule(nn.Module):
-    """What comes before a trunk's first unit, as the module of a unit.
+    """The stem of a trunk as the module of a unit.
 
     Args:
-        parts: The modules and parameters of the stem; they stay the trunk's.
-        run: Maps images (N, 3, H, W) to the first unit's ``x``.
+        parts: The modules and parameters of the stem, which stay in the trunk.
+        run: A function that maps images (N, 3, H, W) to the first unit's ``x``.
     """
 
     def __init__(self, parts: 'Iterable[nn.Module | nn.Parameter]', run: Callable[[Tensor], Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""What trains where, in a few lines for the log."""
+"""A summary of the blocks and their training, for the log."""
 
 from collections.abc import Iterable
 
@@ -9,8 +9,8 @@ from .unit import STEM
 
 
 def block_table(backbone: LocalBackbone) -> str:
-    """A local backbone's blocks: units, parameters, and the auxiliary network that trains each."""
-    kind = 'by exact gradients' if backbone.exact else 'block by block'
+    """Format a table of a local backbone's blocks: units, parameters and auxiliary network."""
+    kind = 'with exact gradients' if backbone.exact else 'block by block'
     lines = [
         f'{type(backbone).__name__} trains {kind}',
         f'{"block":<7}{"units (stage, unit)":<22}{"parameters":>11}{"trained":>9}  auxiliary network',

@@ -12,14 +12,14 @@ from .vit import resize_position_embedding
 
 
 class SwinUnit(nn.Module):
-    """A Swin block, after the patch merging that leads to it where a stage begins.
+    """A Swin block, with the patch merging before it at the start of a stage.
 
     Args:
         block: The block.
-        merging: The stage before's ``downsample``, None inside a stage.
+        merging: The ``downsample`` of the previous stage, None inside a stage.
 
     Shape:
-        (N, H, W, C) to (N, H, W, C), through a merging to (N, H / 2, W / 2, 2 C).
+        (N, H, W, C) to (N, H, W, C), or with merging to (N, H / 2, W / 2, 2 C).
     """
 
     def __init__(self, block: nn.Module, merging: nn.Module | None = None) -> None:
@@ -36,16 +36,16 @@ class SwinUnit(nn.Module):
 
 
 class LocalSwinMixin(LocalBackbone):
-    """A Swin Transformer's units are its blocks; what merges patches belongs to the block after it.
+    """Makes a Swin Transformer local. Its units are its blocks; a patch merging belongs to the block after it.
 
-    Patch embedding and position embedding are the stem. The norm of a stage's output learns with the task: it acts on
-    the detached map, in ordinary autograd.
+    Patch embedding and position embedding are the stem. The task trains the norm of a stage's output, which acts on the
+    detached map in ordinary autograd.
     """
 
     layout = ChannelsLast()
     transformer = True
 
-    # The parent's.
+    # Set by the parent class.
     absolute_pos_embed: nn.Parameter
     drop_after_pos: nn.Module
     embed_dims: int
@@ -56,7 +56,7 @@ class LocalSwinMixin(LocalBackbone):
 
     @classmethod
     def planning_size(cls, backbone: Mapping) -> tuple[int, int]:
-        """Of images into which windows fit at every stride: padded ones do not grow with the image."""
+        """Return a size that windows divide at every stride, because padded windows do not grow with the image."""
         stages = backbone.get('stage_cfgs') or {}
         stages = [stages] if isinstance(stages, Mapping) else stages
         windows = [(stage.get('block_cfgs') or {}).get('window_size', 0) for stage in stages]
@@ -90,7 +90,7 @@ class LocalSwinMixin(LocalBackbone):
         return self.drop_after_pos(x).unflatten(1, size)
 
     def position_embedding(self, size: tuple[int, int]) -> Tensor:
-        """The position embedding of a map of a height and width."""
+        """Return the position embedding of a map of a height and width."""
         return self.absolute_pos_embed
 
     def output_modules(self, stage: int) -> list[nn.Module]:
@@ -101,13 +101,13 @@ class LocalSwinMixin(LocalBackbone):
 
 
 class LocalClassifierSwinMixin(LocalSwinMixin):
-    """MMPretrain's Swin Transformer, which resizes its position embedding."""
+    """Makes MMPretrain's Swin Transformer local, which resizes its position embedding."""
 
     def __init__(self, *args: Any, out_after_downsample: bool = False, **kwargs: Any) -> None:
         if out_after_downsample:
             raise ValueError(
-                'model.backbone.out_after_downsample=True: what merges patches belongs to the block after it. Take '
-                f'False, or the plain {self.plain.__name__}'
+                'model.backbone.out_after_downsample=True: a patch merging belongs to the block after it. Set it to '
+                f'False, or use the plain {self.plain.__name__}'
             )
         super().__init__(*args, **kwargs)
 

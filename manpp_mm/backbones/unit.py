@@ -1,4 +1,4 @@
-"""What a backbone is cut between."""
+"""Units, between which a backbone is cut."""
 
 from dataclasses import dataclass
 
@@ -8,20 +8,20 @@ from torch.nn import functional as F
 from ..local import Cut
 
 STEM = (-1, 0)
-"""The place of a stem that is a local block of its own."""
+"""The place of a stem that is a separate local block."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What a backbone can be cut after and what branches copy: a residual block, a Swin block.
+    """The smallest part of a backbone that can be cut off and that branches copy, such as a residual or Swin block.
 
     Attributes:
-        cut: ``(stage, index)``, both from 0.
-        module: Maps the trunk's ``x`` to the next one, in the family's layout. It refers to the trunk's own modules and
-            may be registered there or not. A branch is a deep copy of it.
+        cut: ``(stage, index)``, both counted from 0.
+        module: Maps the trunk's ``x`` to the next one, in the family's layout. It uses the trunk's own modules and may
+            be registered there or not. A branch is a deep copy of it.
         channels: Channels of its output.
         stride: Stride of its output in pixels.
-        output: The stage that ends with this unit, if its map goes to neck and heads; None otherwise.
+        output: The stage that ends with this unit, if its map goes to neck and heads; otherwise None.
     """
 
     cut: Cut
@@ -32,7 +32,7 @@ class Unit:
 
 
 def check_geometry(unit: Unit, features: Tensor, images: Tensor) -> None:
-    """Has a unit's output the channels and the stride that the unit says?
+    """Check that a unit's output has the channels and the stride that the unit declares.
 
     Args:
         unit: The unit.
@@ -40,31 +40,31 @@ def check_geometry(unit: Unit, features: Tensor, images: Tensor) -> None:
         images: The batch (N, 3, H, W).
 
     Raises:
-        RuntimeError: It has not; auxiliary networks would be built for another map.
+        RuntimeError: They differ, so auxiliary networks would be built for another map.
     """
     channels, *size = features.shape[1:]
     off = [abs(side * unit.stride - whole) for side, whole in zip(size, images.shape[2:], strict=True)]
     if channels != unit.channels or max(off) > unit.stride:  # sides that do not divide are rounded
         raise RuntimeError(
-            f'unit {unit.cut} says that its output has {unit.channels} channels at stride {unit.stride}, but of images '
-            f'{tuple(images.shape[2:])} it makes a map of {channels} channels and {tuple(size)} pixels: see channels '
-            'and stride in units(), and layout (docs/new_backbone.md)'
+            f'unit {unit.cut} declares {unit.channels} channels at stride {unit.stride}, but its output for images of '
+            f'{tuple(images.shape[2:])} pixels has {channels} channels and {tuple(size)} pixels: correct channels and '
+            'stride in units(), or layout (docs/new_backbone.md)'
         )
 
 
 class Layout:
-    """How a trunk's ``x`` (N, C, H, W) becomes a map for auxiliary networks, and a map ``x``: it is one already."""
+    """The conversion between a trunk's ``x`` and a map for auxiliary networks; here, ``x`` is a map (N, C, H, W)."""
 
     def to_map(self, x: Tensor) -> Tensor:
-        """The map (N, C, H, W) of ``x``, without a copy."""
+        """Convert ``x`` to a map (N, C, H, W), without a copy."""
         return x
 
     def from_map(self, features: Tensor) -> Tensor:
-        """``x`` of a map (N, C, H, W), without a copy."""
+        """Convert a map (N, C, H, W) to ``x``, without a copy."""
         return features
 
     def pooled(self, x: Tensor, pixels: int) -> Tensor:
-        """``x`` with so many pixels each way averaged into one; those at the border that fill no window count, too."""
+        """Average-pool ``x`` by a number of pixels in each dimension, including partial windows at the border."""
         return self.from_map(F.avg_pool2d(self.to_map(x), pixels, ceil_mode=True))
 
 
@@ -72,9 +72,9 @@ class ChannelsLast(Layout):
     """The layout of a trunk whose ``x`` is (N, H, W, C)."""
 
     def to_map(self, x: Tensor) -> Tensor:
-        """The map (N, C, H, W) of ``x``, without a copy."""
+        """Convert ``x`` to a map (N, C, H, W), without a copy."""
         return x.permute(0, 3, 1, 2)
 
     def from_map(self, features: Tensor) -> Tensor:
-        """``x`` of a map (N, C, H, W), without a copy."""
+        """Convert a map (N, C, H, W) to ``x``, without a copy."""
         return features.permute(0, 2, 3, 1)

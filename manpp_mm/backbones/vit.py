@@ -14,49 +14,49 @@ from .unit import ChannelsLast, Unit
 
 
 class Patches(ChannelsLast):
-    """The layout of a trunk whose ``x`` are the tokens of patches alone, (N, H, W, C)."""
+    """The layout of a trunk whose ``x`` has only the tokens of patches, (N, H, W, C)."""
 
     @staticmethod
     def pack(tokens: Tensor, size: 'Size | tuple[int, int]') -> Tensor:
-        """``x`` of tokens (N, L, C) of a map of a height and width."""
+        """Convert tokens (N, L, C) of a map of a height and width to ``x``."""
         return tokens.unflatten(1, size)
 
     @staticmethod
     def unpack(x: Tensor) -> Tensor:
-        """The tokens of ``x``, without a copy."""
+        """Return the tokens of ``x``, without a copy."""
         return x.flatten(1, 2)
 
 
 class ClassToken(Patches):
-    """The layout of a trunk whose ``x`` holds a class token, (N, H + 1, W, C): it ends the row above the patches.
+    """The layout of a trunk whose ``x`` has a class token, (N, H + 1, W, C), at the end of a row above the patches.
 
-    The rest of that row is zero and never used. So tokens (N, 1 + H * W, C) are a view of ``x``, which carries its
-    height and width by itself.
+    The rest of that row is zero and never used. Thus tokens (N, 1 + H * W, C) are a view of ``x``, whose shape gives
+    height and width.
     """
 
     def to_map(self, x: Tensor) -> Tensor:
-        """The map (N, C, H, W) of the patches, without a copy."""
+        """Return the map (N, C, H, W) of the patches, without a copy."""
         return super().to_map(x[:, 1:])
 
     def pooled(self, x: Tensor, pixels: int) -> Tensor:
-        """``x`` with its patches average-pooled and the class token as it is."""
+        """Average-pool the patches of ``x``; the class token does not change."""
         patches = super().pooled(x, pixels)
         return self.pack(torch.cat([x[:, 0, -1:], patches.flatten(1, 2)], 1), patches.shape[1:3])
 
     @staticmethod
     def class_token(x: Tensor) -> Tensor:
-        """The class token (N, C) of ``x``."""
+        """Return the class token (N, C) of ``x``."""
         return x[:, 0, -1]
 
     @staticmethod
     def pack(tokens: Tensor, size: 'Size | tuple[int, int]') -> Tensor:
-        """``x`` of tokens (N, 1 + H * W, C), the class token first, of a map of a height and width."""
+        """Convert tokens (N, 1 + H * W, C), the class token first, of a map of a height and width to ``x``."""
         height, width = size
         return F.pad(tokens, (0, 0, width - 1, 0)).unflatten(1, (height + 1, width))
 
     @staticmethod
     def unpack(x: Tensor) -> Tensor:
-        """The tokens of ``x``, without a copy."""
+        """Return the tokens of ``x``, without a copy."""
         return x.flatten(1, 2)[:, x.shape[2] - 1 :]
 
 
@@ -65,8 +65,8 @@ class ViTUnit(nn.Module):
 
     Args:
         layer: The layer, which takes tokens (N, L, C).
-        layout: The trunk's.
-        norm: The final norm, None but in the last unit.
+        layout: The layout of the trunk.
+        norm: The final norm in the last unit, otherwise None.
 
     Shape:
         (N, H, W, C) to the same; with a class token see :class:`ClassToken`.
@@ -86,11 +86,11 @@ class ViTUnit(nn.Module):
 
 
 class _Layers(LocalBackbone):
-    """A Vision Transformer's units are its layers; the final norm belongs to the last one."""
+    """Makes a Vision Transformer local. Its units are its layers; the final norm belongs to the last one."""
 
     transformer = True
 
-    # The parent's.
+    # Set by the parent class.
     cls_token: nn.Parameter | None
     drop_after_pos: nn.Module
     final_norm: bool
@@ -101,7 +101,7 @@ class _Layers(LocalBackbone):
 
     @property
     def layout(self) -> Patches:
-        """With a class token or without."""
+        """The layout with or without a class token."""
         raise TypeError(f'{type(self).__name__} must define layout')
 
     def stem_geometry(self) -> tuple[int, int]:
@@ -121,12 +121,13 @@ class _Layers(LocalBackbone):
 
 
 class LocalViTMixin(_Layers):
-    """A Vision Transformer's units are its layers, ``(0, 0)``, ``(0, 1)``, ...; local heads see the map of its patches.
+    """Makes a Vision Transformer local. Its units are its layers, ``(0, 0)``, ``(0, 1)``, ...
 
-    Patch embedding, class token, position embedding and the norm before the layers are the stem.
+    Local heads see the map of its patches. Patch embedding, class token, position embedding and the norm before the
+    layers are the stem.
     """
 
-    # The parent's.
+    # Set by the parent class.
     _pos_embeding: Callable[[Tensor, tuple[int, int], Tensor], Tensor]
     cls_token: nn.Parameter
     patch_size: int
@@ -138,14 +139,14 @@ class LocalViTMixin(_Layers):
         for key, value in (('output_cls_token', output_cls_token), ('out_origin', out_origin)):
             if value:
                 raise ValueError(
-                    f'model.backbone.{key}=True: a {type(self).__name__} gives maps of its layers alone. Take '
-                    f'{key}=False, or the plain {self.plain.__name__}'
+                    f'model.backbone.{key}=True: a {type(self).__name__} returns only maps of its layers. Set '
+                    f'{key}=False, or use the plain {self.plain.__name__}'
                 )
         super().__init__(*args, **kwargs)
 
     @property
     def layout(self) -> Patches:
-        """With a class token or without."""
+        """The layout with or without a class token."""
         return ClassToken() if self.with_cls_token else Patches()
 
     def stem_parts(self) -> 'list[nn.Module | nn.Parameter]':
@@ -170,13 +171,13 @@ class LocalViTMixin(_Layers):
 
 
 class LocalClassifierViTMixin(_Layers):
-    """MMPretrain's Vision Transformer: its units are its layers, ``(0, 0)``, ``(0, 1)``, ...
+    """Makes MMPretrain's Vision Transformer local. Its units are its layers, ``(0, 0)``, ``(0, 1)``, ...
 
     Patch embedding, class token, position embedding and the norm before the layers are the stem; the final norm belongs
     to the last layer. Local heads see the map of the patches, or the class token (``auxiliary.class_token``).
     """
 
-    # The parent's.
+    # Set by the parent class.
     _format_output: Callable[[Tensor, Size], Tensor]
     embed_dims: int
     ln2: nn.Module
@@ -185,11 +186,11 @@ class LocalClassifierViTMixin(_Layers):
 
     @property
     def layout(self) -> Patches:
-        """With a class token or without."""
+        """The layout with or without a class token."""
         return ClassToken() if self.cls_token is not None else Patches()
 
     def stages_before(self, cut: Cut) -> int:
-        """Upstream counts layers."""
+        """Return the number of layers before a unit, since upstream's ``frozen_stages`` counts layers."""
         return cut[1]
 
     def stem_parts(self) -> 'list[nn.Module | nn.Parameter]':
@@ -210,12 +211,12 @@ class LocalClassifierViTMixin(_Layers):
         return [self.ln2] if self.out_type == 'avg_featmap' else []
 
     def output_map(self, stage: int, x: Tensor) -> Tensor:
-        """What ``out_type`` says."""
+        """Return the output in the format of ``out_type``."""
         return self._format_output(self.layout.unpack(x), self.layout.to_map(x).shape[-2:])
 
 
 def resize_position_embedding(backbone: nn.Module, embedding: Tensor, size: 'Size | tuple[int, int]') -> Tensor:
-    """A position embedding of MMPretrain's for a map of a height and width."""
+    """Resize a position embedding of MMPretrain for a map of a height and width."""
     from mmpretrain.models.utils import resize_pos_embed  # the backbone's own package
 
     return resize_pos_embed(

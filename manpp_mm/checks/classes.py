@@ -1,4 +1,4 @@
-"""Do the heads of a model have the data set's classes?"""
+"""Check that the heads of a model have the data set's classes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -7,22 +7,22 @@ from ..registered import kind_of
 from .names import listed
 
 _OTHER_CLASSES = ('rpn_head', 'semantic_head')
-"""Heads that tell object from background, or have classes of their own."""
+"""Heads that separate objects from background, or have their own classes."""
 
 _OTHER_TYPES = ('STDCHead', 'SideAdapterCLIPHead')
-"""Heads of edges, and of classes that are words."""
+"""Heads that predict edges, or classes given as words."""
 
 _OTHER_MODELS = ('language_model', 'tracker', 'reid')
-"""Keys of models that compare with words, or track."""
+"""Keys of models that compare with text, or track."""
 
 
 def compares_classes(model: Mapping[str, Any]) -> bool:
-    """Whether a model's heads have the classes of its data sets: not one that compares with words, or tracks."""
+    """Return whether a model's heads have the classes of its data sets; models that use text or track do not."""
     return not any(key in model for key in _OTHER_MODELS)
 
 
 def head_classes(model: Mapping[str, Any], prefix: str = 'model') -> Iterator[tuple[str, int]]:
-    """Config key and ``num_classes`` of each head that has to have the data set's classes."""
+    """Yield config key and ``num_classes`` of each head that must have the data set's classes."""
     for name, value in model.items():
         key = f'{prefix}.{name}'
         entries = enumerate(value) if isinstance(value, Sequence) and not isinstance(value, str) else [(None, value)]
@@ -46,7 +46,7 @@ def check_head_classes(model: Mapping[str, Any], classes: Sequence[str], key: st
         key: The data set's config key.
 
     Raises:
-        ValueError: A head has another number; the message names its key.
+        ValueError: A head has another number of classes; the message names its key.
     """
     if not compares_classes(model):
         return
@@ -58,18 +58,18 @@ def check_head_classes(model: Mapping[str, Any], classes: Sequence[str], key: st
 
 
 def check_splits_agree(found: Mapping[str, Sequence[str]]) -> None:
-    """Have all splits the same classes in the same order? A label is their number.
+    """Check that all splits have the same classes in the same order; labels are indices into them.
 
     Args:
         found: The classes of each data set by its config key.
 
     Raises:
-        ValueError: Two differ.
+        ValueError: Two splits differ.
     """
     (first, classes), *others = found.items()
     for key, other in others:
         if list(other) != list(classes):
             raise ValueError(
-                f'{key} has the classes {listed(other)}, but {first} has {listed(classes)}: labels are their numbers, '
-                'so set metainfo.classes alike'
+                f'{key} has the classes {listed(other)}, but {first} has {listed(classes)}: labels are indices into '
+                'this list, so set the same metainfo.classes'
             )

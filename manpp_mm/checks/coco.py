@@ -1,4 +1,4 @@
-"""What a COCO file holds, and what MMDetection makes of it."""
+"""Checks of a COCO file, and of what MMDetection uses of it."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from typing import Any
 
 from .names import listed
 
-LEFT_OUT = 'of categories that metainfo.classes leaves out'
+LEFT_OUT = 'of categories not in metainfo.classes'
 TINY = 'smaller than a pixel'
 _REASONS = (
     'without an image',
@@ -22,24 +22,24 @@ _REASONS = (
     'with an area of 0',
     "marked 'ignore'",
 )
-"""Why a box is not used."""
+"""Reasons why a box is not used."""
 
 _SUSPICIOUS_SHARE = 0.1
-"""Share of boxes beyond their images from which on it looks like another format."""
+"""A larger share of boxes that exceed their image suggests another box format."""
 
 
 @dataclass
 class BoxCount:
-    """How many boxes of a COCO file are used, and what became of the others.
+    """The number of boxes of a COCO file that are used, and why the others are dropped.
 
     Attributes:
         images: Images in the file.
-        used_images: Images with a box that is used.
+        used_images: Images with at least one used box.
         boxes: Annotations in the file.
-        used: Annotations that training or evaluation sees, crowds among them.
+        used: Annotations that training or evaluation uses, including crowds.
         by_class: Used annotations by class name, in the order of the classes.
-        dropped: How many of the others for which reason.
-        beyond: How many used ones reach beyond their image by more than a pixel.
+        dropped: Number of dropped annotations by reason.
+        beyond: Number of used boxes that exceed their image by more than a pixel.
     """
 
     images: int
@@ -51,11 +51,11 @@ class BoxCount:
     beyond: int = 0
 
     def columns(self) -> tuple[str, ...]:
-        """Of a table."""
+        """Return the column names of a table."""
         return ('class', 'boxes', 'share')
 
     def rows(self) -> 'Iterable[tuple[str, ...]]':
-        """Of a table, one each class."""
+        """Yield the rows of a table, one per class."""
         for name, number in self.by_class.items():
             yield name, str(number), f'{number / max(self.used, 1):.1%}'
 
@@ -66,16 +66,16 @@ class BoxCount:
 
 
 def read_coco(path: str) -> dict[str, Any]:
-    """Read a COCO file; one without ``annotations`` gets an empty list.
+    """Read a COCO file; if it has no ``annotations``, an empty list is added.
 
     Raises:
-        ValueError: It is no JSON in UTF-8, or lacks a list; the message names the file.
+        ValueError: The file is not JSON in UTF-8, or lacks a list; the message names it.
     """
     with open(path, 'rb') as file:
         raw = file.read()
     if raw.startswith((b'\xef\xbb\xbf', b'\xff\xfe', b'\xfe\xff')):
         raise ValueError(
-            f'{path} begins with a byte order mark, which pycocotools cannot read: save it as UTF-8 without'
+            f'{path} begins with a byte order mark, which pycocotools cannot read: save it as UTF-8 without BOM'
         )
     try:
         found = json.loads(raw.decode('utf-8'))
@@ -89,20 +89,21 @@ def read_coco(path: str) -> dict[str, Any]:
     found.setdefault('annotations', [])
     for name in ('images', 'annotations', 'categories'):
         if not isinstance(found.get(name), list) or not all(isinstance(entry, dict) for entry in found[name]):
-            raise ValueError(f'{path} is no COCO file: it needs {name!r}, a list of dicts')
+            raise ValueError(f'{path} is not a COCO file: it needs {name!r}, a list of dicts')
     return found
 
 
 def check_structure(path: str, found: Mapping[str, Any], evaluated: bool) -> None:
-    """Are all entries there that MMDetection and pycocotools read?
+    """Check that a COCO file has all entries that MMDetection and pycocotools read.
 
     Args:
         path: The file, for messages.
-        found: What it holds.
-        evaluated: Whether pycocotools evaluates on it; it needs ``iscrowd``.
+        found: Its content.
+        evaluated: Whether pycocotools evaluates on it, which needs ``iscrowd``.
 
     Raises:
-        ValueError: They are not, or ids repeat, or annotations belong to no image; the message names file and entry.
+        ValueError: An entry is missing, ids repeat, or no annotation belongs to an image; the message names file and
+            entry.
     """
     needed = {
         'categories': ('id', 'name'),
@@ -120,7 +121,9 @@ def check_structure(path: str, found: Mapping[str, Any], evaluated: bool) -> Non
                 )
         for index, entry in enumerate(found[name]):
             if not isinstance(entry['id'], (int, float, str)):
-                raise ValueError(f'{path}: the id of {name}[{index}] is {entry["id"]!r}, neither number nor string')
+                raise ValueError(
+                    f'{path}: the id of {name}[{index}] is {entry["id"]!r}, but must be a number or a string'
+                )
         counts = Counter(entry['id'] for entry in found[name])
         identity, times = max(counts.items(), key=lambda item: item[1], default=(None, 0))
         if times > 1:
@@ -136,22 +139,22 @@ def check_structure(path: str, found: Mapping[str, Any], evaluated: bool) -> Non
             raise ValueError(f'{path}: area of annotations[{index}] is {annotation["area"]!r}, not a number')
     names = Counter(category['name'] for category in found['categories'])
     if duplicates := [name for name, number in names.items() if number > 1]:
-        raise ValueError(f'{path}: several categories have the name {duplicates[0]!r}: give each category its own')
+        raise ValueError(f'{path}: several categories are named {duplicates[0]!r}: give each its own name')
     images = {image['id'] for image in found['images']}
     unmatched = [entry['image_id'] for entry in found['annotations'] if entry['image_id'] not in images]
     if unmatched and len(unmatched) == len(found['annotations']):
         example = next(iter(images), None)
         raise ValueError(
-            f'{path}: no annotation belongs to an image: image_id is {unmatched[0]!r}, the ids of images are like '
-            f'{example!r}; both must be numbers, or both strings'
+            f'{path}: no annotation belongs to an image: image_id is {unmatched[0]!r}, but the ids of images are like '
+            f'{example!r}; use numbers for both, or strings for both'
         )
 
 
 def check_order(path: str, found: Mapping[str, Any], classes: Sequence[str], key: str) -> None:
-    """Are the classes those of the file, in its order? MMDetection numbers them as the file does.
+    """Check that the classes are those of the file, in its order, by which MMDetection numbers them.
 
     Raises:
-        ValueError: They are not.
+        ValueError: A class is not in the file, or the order differs.
     """
     names = [category['name'] for category in found['categories']]
     if lacking := [name for name in classes if name not in names]:
@@ -163,15 +166,15 @@ def check_order(path: str, found: Mapping[str, Any], classes: Sequence[str], key
     if in_order != list(classes):
         raise ValueError(
             f'{key}.metainfo.classes is {tuple(classes)}, but the categories of {path} have the order '
-            f'{tuple(in_order)}, and MMDetection numbers classes by the file: write them in its order'
+            f'{tuple(in_order)}, and MMDetection numbers classes by the file: use its order'
         )
 
 
 class Usage:
-    """Which annotations of a file whose structure is right MMDetection's ``CocoDataset`` uses.
+    """Decides which annotations of a file MMDetection's ``CocoDataset`` uses. The file must have a valid structure.
 
     Args:
-        found: What the file holds.
+        found: The content of the file.
         classes: The data set's classes.
     """
 
@@ -181,7 +184,7 @@ class Usage:
         self.classes = set(classes)
 
     def reason_dropped(self, entry: Mapping[str, Any]) -> str:
-        """Why an annotation is dropped, '' if it is used."""
+        """Return why an annotation is dropped, '' if it is used."""
         size, name = self.sizes.get(entry['image_id']), self.names.get(entry['category_id'])
         if size is None:
             return 'without an image'
@@ -199,13 +202,13 @@ class Usage:
         return 'with an area of 0' if entry['area'] <= 0 else ''
 
     def reaches_beyond(self, entry: Mapping[str, Any]) -> bool:
-        """Whether a box ends more than a pixel beyond its image."""
+        """Return whether a box exceeds its image by more than a pixel."""
         (x, y, width, height), size = entry['bbox'], self.sizes[entry['image_id']]
         return x + width > size[0] + 1 or y + height > size[1] + 1
 
 
 def count_boxes(found: Mapping[str, Any], classes: Sequence[str]) -> BoxCount:
-    """Count what MMDetection's ``CocoDataset`` uses of a file whose structure is right."""
+    """Count the annotations of a structurally valid file that MMDetection's ``CocoDataset`` uses."""
     usage = Usage(found, classes)
     by_class = dict.fromkeys(classes, 0)
     dropped = dict.fromkeys(_REASONS, 0)
@@ -222,50 +225,50 @@ def count_boxes(found: Mapping[str, Any], classes: Sequence[str]) -> BoxCount:
 
 
 def check_counts(path: str, counts: BoxCount, key: str) -> list[str]:
-    """Warnings if boxes are lost without being left out on purpose, or many reach beyond their images."""
+    """Return warnings if boxes are lost unintentionally, or if many exceed their images."""
     lost = counts.boxes - counts.used - counts.dropped[LEFT_OUT]
     warnings = [f'{path} ({key}): {counts}'] if lost else []
     if counts.beyond > _SUSPICIOUS_SHARE * counts.used:
         warnings.append(
-            f'{path} ({key}): {counts.beyond} of {counts.used} boxes reach beyond their image. Are they '
-            '[x1, y1, x2, y2]? COCO has [x, y, width, height]'
+            f'{path} ({key}): {counts.beyond} of {counts.used} boxes exceed their image. Are they '
+            '[x1, y1, x2, y2]? COCO uses [x, y, width, height]'
         )
     return warnings
 
 
 def check_any_used(found: Mapping[str, tuple[str, BoxCount]]) -> None:
-    """Is a box used in any of a split's data sets?
+    """Check that at least one box is used in a split's data sets.
 
     Args:
         found: File and count by config key.
 
     Raises:
-        ValueError: None is.
+        ValueError: No box is used.
     """
     if not found or any(counts.used for _, counts in found.values()):
         return
     key, (path, counts) = next(iter(found.items()))
     if not counts.boxes:
         raise ValueError(f'{path} ({key}) holds no annotations')
-    hint = '. Are they divided by the image size? COCO has pixels' if counts.dropped[TINY] == counts.boxes else ''
+    hint = '. Are they divided by the image size? COCO uses pixels' if counts.dropped[TINY] == counts.boxes else ''
     raise ValueError(f'{path} ({key}): {counts}{hint}')
 
 
 def check_masks(path: str, found: Mapping[str, Any], classes: Sequence[str], evaluated: bool) -> list[str]:
-    """Has every annotation that is used a mask, as Mask R-CNN needs?
+    """Check that every used annotation has a mask, as Mask R-CNN needs.
 
     Args:
         path: The file, for messages.
-        found: What it holds.
+        found: Its content.
         classes: The data set's classes.
-        evaluated: Whether pycocotools evaluates on it, which fails on polygons of fewer than three points. Training
-            leaves those out.
+        evaluated: Whether pycocotools evaluates on it, which fails on polygons with fewer than three points. Training
+            skips those.
 
     Returns:
         A warning that counts such polygons.
 
     Raises:
-        ValueError: A mask is missing, of another format, or too short to be evaluated.
+        ValueError: A mask is missing, has another format, or is too short to be evaluated.
     """
     usage, short = Usage(found, classes), []
     for index, entry in enumerate(found['annotations']):
@@ -275,12 +278,12 @@ def check_masks(path: str, found: Mapping[str, Any], classes: Sequence[str], eva
         where = f'{path}: annotations[{index}] (id {entry["id"]!r})'
         if not mask:
             raise ValueError(
-                f'{where} has no segmentation, and the pipeline loads masks (with_mask=True): leave the annotation '
-                'out, or train without masks'
+                f'{where} has no segmentation, but the pipeline loads masks (with_mask=True): remove the '
+                'annotation, or train without masks'
             )
         if isinstance(mask, Mapping):
             if not {'size', 'counts'} <= mask.keys():
-                raise ValueError(f"{where}: segmentation lacks 'size' or 'counts' of a run-length code")
+                raise ValueError(f"{where}: segmentation lacks 'size' or 'counts' of a run-length encoding")
         elif not isinstance(mask, list) or not all(isinstance(polygon, list) for polygon in mask):
             raise ValueError(f'{where}: segmentation must be a list of polygons, [[x1, y1, x2, y2, x3, y3, ...], ...]')
         else:
@@ -289,24 +292,24 @@ def check_masks(path: str, found: Mapping[str, Any], classes: Sequence[str], eva
         return []
     where, polygon = short[0]
     words = (
-        f'{where}: a polygon needs three points or more, [x1, y1, x2, y2, x3, y3, ...], and this has {len(polygon)} '
-        'numbers'
+        f'{where}: a polygon needs three points or more, [x1, y1, x2, y2, x3, y3, ...], but this one has '
+        f'{len(polygon)} numbers'
     )
     if evaluated:
         raise ValueError(words)
-    return [f'{words}; {len(short)} such polygons are left out']
+    return [f'{words}; {len(short)} such polygons are skipped']
 
 
 def image_files(
     found: Mapping[str, Any], folder: str, classes: Sequence[str], filtered: Mapping[str, Any]
 ) -> Iterable[tuple[str, tuple[int, int]]]:
-    """Path and (width, height) of each image that is read, as the file has them.
+    """Yield path and (width, height) of each image that is read, as given by the file.
 
     Args:
-        found: What the COCO file holds.
-        folder: Where the images lie.
+        found: The content of the COCO file.
+        folder: The folder of the images.
         classes: The data set's classes.
-        filtered: The data set's ``filter_cfg``; empty where nothing is filtered, in a test say.
+        filtered: The data set's ``filter_cfg``; empty if nothing is filtered, as in a test.
     """
     usage = Usage(found, classes)
     annotated = {

@@ -1,4 +1,4 @@
-"""Config keys that nothing reads."""
+"""Checks for config keys that nothing reads."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -32,7 +32,7 @@ _ALIASES = {
     'checkpoint': 'load_from',
     'resume_from': 'resume',
 }
-"""What users of MMLab mean by a key."""
+"""The config key that users of MMLab usually mean by a name."""
 
 
 def merge_options(config: Config, options: 'Mapping[str, Any] | None') -> None:
@@ -42,23 +42,23 @@ def merge_options(config: Config, options: 'Mapping[str, Any] | None') -> None:
 
 
 def check_options(config: Config, options: Mapping[str, Any]) -> None:
-    """Look for top-level keys on the command line that would change nothing.
+    """Check for top-level keys on the command line that would have no effect.
 
-    A variable of the config is such a key: its file has been read already.
+    Variables of the config are such keys, because the config file has already been read.
 
     Args:
         config: The config before the options are merged.
         options: ``--cfg-options``.
 
     Raises:
-        ValueError: There is one; the message says which key may be meant.
+        ValueError: A key would have no effect; the message suggests the intended key.
     """
     for key in options:
         name = key.partition('.')[0]
         if name in _READ:
             continue
         meant = _meant(config, name)
-        hint = f'did you mean {listed(meant, 3)}?' if meant else f'those that are read: {listed(sorted(_READ), 50)}'
+        hint = f'did you mean {listed(meant, 3)}?' if meant else f'valid keys: {listed(sorted(_READ), 50)}'
         raise ValueError(f'--cfg-options {key}=...: nothing reads the top-level key {name!r}; {hint}')
 
 

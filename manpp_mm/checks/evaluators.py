@@ -1,4 +1,4 @@
-"""Do evaluator and checkpoints look at what the validation gives?"""
+"""Check that the evaluator's file and ``save_best`` match the validation."""
 
 import os.path as osp
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from .names import listed
 
 
 def metrics_of(config: Config, split: str) -> list[Mapping[str, Any]]:
-    """The metrics of a split's evaluator."""
+    """Return the metrics of a split's evaluator."""
     evaluator = config.get(f'{split}_evaluator') or []
     if isinstance(evaluator, Mapping) and 'metrics' in evaluator:
         evaluator = evaluator['metrics']
@@ -21,18 +21,18 @@ def metrics_of(config: Config, split: str) -> list[Mapping[str, Any]]:
 def check_evaluator_file(
     config: Config, split: str, ann_file: str, classes: Sequence[str], read: Callable[[str], Mapping[str, Any]]
 ) -> None:
-    """Is the evaluator's COCO file the data set's, or one of the same images and categories?
+    """Check that the evaluator's COCO file is the data set's, or has the same images and categories.
 
     Args:
         config: The config.
         split: ``'val'`` or ``'test'``.
         ann_file: The data set's file.
         classes: The data set's classes.
-        read: Reads a COCO file.
+        read: A function that reads a COCO file.
 
     Raises:
         FileNotFoundError: The evaluator's file does not exist.
-        ValueError: It is another one.
+        ValueError: Its images or categories differ from those of the data set.
     """
     for metric in metrics_of(config, split):
         other = metric.get('ann_file')
@@ -51,19 +51,19 @@ def check_evaluator_file(
         for name, (theirs, ours) in pairs.items():
             if theirs != ours:
                 raise ValueError(
-                    f'{key} is {other}, but {split}_dataloader.dataset reads {ann_file}, which has other {name}: set '
-                    'both alike'
+                    f'{key} is {other}, but {split}_dataloader.dataset reads {ann_file}, which has other {name}: '
+                    'use the same file for both'
                 )
 
 
 def check_save_best(config: Config) -> list[str]:
-    """Is ``save_best`` a metric that the validation gives?
+    """Check that the validation gives the metric that ``save_best`` names.
 
     Returns:
-        A warning where nothing validates.
+        A warning if there is no validation.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The validation does not give this metric.
     """
     hook = (config.get('default_hooks') or {}).get('checkpoint') or {}
     wanted = hook.get('save_best')
@@ -71,7 +71,7 @@ def check_save_best(config: Config) -> list[str]:
         return []
     key = 'default_hooks.checkpoint.save_best'
     if not config.get('val_dataloader'):
-        return [f'{key}={wanted!r} keeps nothing: nothing validates (val_dataloader is None)']
+        return [f'{key}={wanted!r} has no effect: there is no validation (val_dataloader is None)']
     given = metric_names(config)
     for name in [wanted] if isinstance(wanted, str) else wanted:
         if name == 'auto' or given is None or name in given:
@@ -85,10 +85,10 @@ def check_save_best(config: Config) -> list[str]:
 
 
 def metric_names(config: Config) -> 'list[str] | None':
-    """What the validation gives; None if one of its metrics is not known here."""
+    """Return the names that the validation gives; None if one of its metrics is not known here."""
     evaluator = config.get('val_evaluator')
     if isinstance(evaluator, Mapping) and 'metrics' in evaluator and kind_of(evaluator) not in ('', 'Evaluator'):
-        return None  # MultiDatasetsEvaluator puts names before those of the metrics
+        return None  # MultiDatasetsEvaluator adds prefixes to the names of the metrics
     found: list[str] = []
     for metric in metrics_of(config, 'val'):
         name = kind_of(metric)
@@ -106,7 +106,7 @@ def _prefixed(metric: Mapping[str, Any], default: str, names: Sequence[str]) -> 
 
 def _coco(metric: Mapping[str, Any]) -> 'list[str] | None':
     if metric.get('classwise'):
-        return None  # names of classes, too
+        return None  # adds names of classes
     kinds = metric.get('metric', 'bbox')
     names = []
     for kind in [kinds] if isinstance(kinds, str) else kinds:
@@ -127,7 +127,7 @@ def _iou(metric: Mapping[str, Any]) -> list[str]:
 def _accuracy(metric: Mapping[str, Any]) -> 'list[str] | None':
     topk = metric.get('topk', (1,))
     if metric.get('thrs', 0.0) != 0.0:
-        return None  # names of thresholds, too
+        return None  # adds names of thresholds
     return _prefixed(metric, 'accuracy', [f'top{k}' for k in ([topk] if isinstance(topk, int) else topk)])
 
 

@@ -1,4 +1,4 @@
-"""All checks of a config's data, in the order in which they help."""
+"""All checks of a config's data, ordered so that the most helpful message comes first."""
 
 import os
 import os.path as osp
@@ -18,13 +18,13 @@ from .files import check_data, keyed_datasets, local_files
 
 @dataclass
 class Report:
-    """What the checks found.
+    """The result of the checks.
 
     Attributes:
         warnings: Lines for the log.
-        summary: For each data set's config key what it holds: a :class:`~.coco.BoxCount` or a
+        summary: The content of each data set, by its config key: a :class:`~.coco.BoxCount` or a
             :class:`~.labels.LabelCount`.
-        sizes: For each a line about the sizes of its images.
+        sizes: A line about the image sizes of each data set, by its config key.
     """
 
     warnings: list[str] = field(default_factory=list)
@@ -36,11 +36,11 @@ def check_everything(config: Config, *splits: str) -> Report:
     """Check classes, data sets and evaluators of a config, before anything is built.
 
     Args:
-        config: The config; left as it is.
-        splits: Some of ``'train'``, ``'val'``, ``'test'``.
+        config: The config; not modified.
+        splits: Any of ``'train'``, ``'val'``, ``'test'``.
 
     Raises:
-        ValueError: Something is wrong; the message names file or config key and the way out.
+        ValueError: A check failed; the message names the file or config key and a fix.
         FileNotFoundError: A file is missing.
     """
     init_default_scope(config.get('default_scope', 'mmengine'))
@@ -71,27 +71,27 @@ def check_everything(config: Config, *splits: str) -> Report:
 
 
 def classes_of(dataset: Mapping[str, Any], kind: type, key: str) -> 'tuple[str, ...] | None':
-    """The classes of a data set: the config's, or those of its class; None where only its files say them.
+    """Return the classes of a data set, from the config or from its type; None if only its files name them.
 
     Raises:
-        ValueError: The config's are one string.
+        ValueError: The config gives a single string.
     """
     classes = dataset.get('classes') or (dataset.get('metainfo') or {}).get('classes')
-    if not classes and not (dataset.get('ann_file') and 'mmpretrain' in kind.__module__):  # its files may say others
+    if not classes and not (dataset.get('ann_file') and 'mmpretrain' in kind.__module__):  # its files may name others
         classes = getattr(kind, 'METAINFO', {}).get('classes')
     if isinstance(classes, str) and osp.isfile(classes):
         with open(classes, encoding='utf-8') as file:
             return tuple(line.rstrip('\n\r') for line in file)
     if isinstance(classes, str):
         raise ValueError(
-            f'{key}.metainfo.classes={classes!r} is a string and no file: a single class is written with a comma, '
+            f'{key}.metainfo.classes={classes!r} is a string, but not a file: write a single class with a comma, '
             f'({classes!r},)'
         )
     return tuple(classes) if classes else _folders(dataset, kind)
 
 
 def _folders(dataset: Mapping[str, Any], kind: type) -> 'tuple[str, ...] | None':
-    """The classes of MMPretrain's ``CustomDataset`` without annotations: the folders of its images, by name."""
+    """Return the classes of MMPretrain's ``CustomDataset`` without annotations: the sorted names of its folders."""
     if kind.__name__ != 'CustomDataset' or dataset.get('ann_file') or not dataset.get('with_label', True):
         return None
     prefix = dataset.get('data_prefix') or ''
@@ -109,7 +109,7 @@ class _Place:
         self.local = local_files(dataset)
 
     def is_coco(self) -> bool:
-        """Whether it reads COCO files as MMDetection's own class does."""
+        """Return whether it reads COCO files as MMDetection's own class does."""
         if self.config.get('default_scope') != 'mmdet':
             return False
         from mmdet.datasets import CocoDataset
@@ -120,7 +120,7 @@ class _Place:
         )
 
     def reads_label_maps(self) -> bool:
-        """Whether it reads images and label maps as MMSegmentation's own transforms do."""
+        """Return whether it reads images and label maps with MMSegmentation's own transforms."""
         if self.config.get('default_scope') != 'mmseg':
             return False
         from mmseg.datasets import BaseSegDataset
@@ -129,11 +129,11 @@ class _Place:
         return issubclass(self.kind, BaseSegDataset) and all(steps)
 
     def transforms(self, name: str) -> list[Mapping[str, Any]]:
-        """Its pipeline's transforms of a name."""
+        """Return the transforms of its pipeline that have a given type name."""
         return [transform for transform in self.dataset.get('pipeline') or [] if kind_of(transform) == name]
 
     def metrics(self) -> list[Mapping[str, Any]]:
-        """The metrics that look at it."""
+        """Return the metrics that evaluate on it."""
         return [] if self.split == 'train' else evaluators.metrics_of(self.config, self.split)
 
 
@@ -144,7 +144,7 @@ def _check_coco(
     root, classes = dataset.get('data_root') or '', place.classes
     path = osp.join(root, dataset.get('ann_file') or '')
     if not place.local or not osp.isfile(path):
-        return  # elsewhere than on this machine
+        return  # not on this machine
     if classes is None:
         raise ValueError(
             f'{key}: neither the config nor {place.kind.__name__}.METAINFO names the classes: set '
@@ -170,7 +170,7 @@ def _check_coco(
     pairs = list(coco.image_files(found, folder, classes, filtered))
     if not pairs:
         if counts.used:
-            raise ValueError(f'{key}.filter_cfg={dict(filtered)} leaves none of {len(found["images"])} images')
+            raise ValueError(f'{key}.filter_cfg={dict(filtered)} keeps none of {len(found["images"])} images')
         return
     images.check_exist([file for file, _ in pairs], f'{key}.data_prefix.img')
     if all(each.get('color_type', 'color') == 'color' for each in place.transforms('LoadImageFromFile')):

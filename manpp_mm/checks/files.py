@@ -1,4 +1,4 @@
-"""Checks of a config's data before anything is built."""
+"""Checks of a config's files and folders, before anything is built."""
 
 import logging
 import os.path as osp
@@ -17,19 +17,19 @@ _ROOTS = {
     'cifar10_root': 'CIFAR10_ROOT',
     'demo_root': 'DEMO_ROOT',
 }
-"""Variables of our configs and the environment variables that they read."""
+"""Variables of the shipped configs, and the environment variables that they read."""
 
 
 def check_data(config: Config, *splits: str) -> None:
-    """Look for the annotations before anything is built.
+    """Check that annotations and image folders exist, before anything is built.
 
     Args:
         config: The config.
-        splits: Some of ``'train'``, ``'val'``, ``'test'``.
+        splits: Any of ``'train'``, ``'val'``, ``'test'``.
 
     Raises:
         FileNotFoundError: An annotation file or a classifier's data are missing, or an image or label folder is missing
-            or holds no file of the data set's suffix; the message names the config key and the way out.
+            or has no file with the data set's suffix; the message names the config key and a fix.
     """
     for split in splits:
         for key, dataset in keyed_datasets(config, split):
@@ -38,7 +38,7 @@ def check_data(config: Config, *splits: str) -> None:
             root = dataset.get('data_root') or ''
             prefix = dataset.get('data_prefix') or {}
             places = {'ann_file': dataset.get('ann_file') or ''}
-            if isinstance(prefix, str):  # MMPretrain's
+            if isinstance(prefix, str):  # MMPretrain
                 places['data_prefix'] = prefix
             else:
                 places |= {f'data_prefix.{name}': place for name, place in prefix.items()}
@@ -52,18 +52,18 @@ def check_data(config: Config, *splits: str) -> None:
                 if not osp.exists(path):
                     fault = 'does not exist'
                 elif suffix and next(Path(path).rglob(f'*{suffix}'), None) is None:
-                    fault = f'holds no file *{suffix}'
+                    fault = f'has no file *{suffix}'
                 else:
                     continue
                 keys = ' or '.join(dict.fromkeys([f'{key}.data_root', f'{key}.{name}']))
                 raise FileNotFoundError(
-                    f'{path} {fault} ({key}.{name}). Lay the data out as data/README.md says, then '
+                    f'{path} {fault} ({key}.{name}). Lay out the data as described in data/README.md, then '
                     f'{way_to_data(config, root)}set {keys} in the config'
                 )
 
 
 def check_crop(config: Config) -> None:
-    """Warn where a segmentor pads its crops: padding costs as much as image and enters BatchNorm's statistics."""
+    """Warn if a segmentor pads its crops: padding costs as much as image content and enters BatchNorm statistics."""
     size = config.model.get('data_preprocessor', {}).get('size')
     for dataset in datasets_of(config, 'train'):
         for transform in dataset.get('pipeline') or []:
@@ -72,40 +72,40 @@ def check_crop(config: Config) -> None:
             if transform.get('type') == 'RandomCrop' and size and crop and tuple(crop) != tuple(size):
                 print_log(
                     f'Crops of {tuple(crop)} are padded to model.data_preprocessor.size={tuple(size)}: the padding '
-                    'costs memory and time and BatchNorm sees it. Set both alike.',
+                    'costs memory and time, and enters BatchNorm statistics. Set both to the same size.',
                     logger='current',
                     level=logging.WARNING,
                 )
 
 
 def datasets_of(config: Config, split: str) -> Iterator[ConfigDict]:
-    """The data sets of a split, inside their wrappers."""
+    """Yield the data sets of a split, without their wrappers."""
     for _, dataset in keyed_datasets(config, split):
         yield dataset
 
 
 def keyed_datasets(config: Config, split: str) -> Iterator[tuple[str, ConfigDict]]:
-    """The data sets of a split inside their wrappers, each with its config key."""
+    """Yield the data sets of a split without their wrappers, each with its config key."""
     loader = config.get(f'{split}_dataloader')
     yield from _datasets(loader.get('dataset') if loader else None, f'{split}_dataloader.dataset')
 
 
 def local_files(dataset: Mapping[str, Any]) -> bool:
-    """Whether a data set and its pipeline read from this machine's disks."""
+    """Return whether a data set and its pipeline read from local disks."""
     parts = [dataset, *(dataset.get('pipeline') or [])]
     backends = [part['backend_args'] for part in parts if isinstance(part, Mapping) and part.get('backend_args')]
     return all(each.get('backend', 'local') in ('local', 'disk') for each in backends)
 
 
 def innermost(dataset: ConfigDict) -> ConfigDict:
-    """The data set inside wrappers of one (RepeatDataset)."""
+    """Return the data set inside wrappers of a single data set, such as RepeatDataset."""
     while 'dataset' in dataset:
         dataset = dataset['dataset']
     return dataset
 
 
 def way_to_data(config: Config, root: str | None = None) -> str:
-    """For a message: the environment variable that moves a config's data, \'\' if it reads none."""
+    """Return advice for a message: the environment variable for a config's data; '' if it reads none."""
     for key, variable in _ROOTS.items():
         if key in config and root in (None, config[key]):
             return f'set the environment variable {variable} to its folder, or '
@@ -113,7 +113,7 @@ def way_to_data(config: Config, root: str | None = None) -> str:
 
 
 def _suffix(dataset: ConfigDict, name: str) -> str:
-    """How the files of a segmentation data set's folder end, '' where that is not known."""
+    """Return the suffix of the files in a segmentation data set's folder, '' if unknown."""
     if dataset.get('type') not in ('CityscapesDataset', 'ADE20KDataset', 'BaseSegDataset'):
         return ''
     defaults = dict(img_path='.jpg', seg_map_path='.png')
@@ -124,7 +124,7 @@ def _suffix(dataset: ConfigDict, name: str) -> str:
 
 
 def _datasets(dataset: Any, key: str) -> Iterator[tuple[str, ConfigDict]]:
-    """The data sets inside wrappers (RepeatDataset, ConcatDataset)."""
+    """Yield the data sets inside wrappers such as RepeatDataset and ConcatDataset."""
     if isinstance(dataset, dict) and 'datasets' in dataset:
         for index, inner in enumerate(dataset['datasets']):
             yield from _datasets(inner, f'{key}.datasets.{index}')

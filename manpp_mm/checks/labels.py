@@ -1,4 +1,4 @@
-"""What the label maps of a segmentation data set hold."""
+"""Checks of the label maps of a segmentation data set."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,19 +13,19 @@ from .images import in_parallel, read_header, refuse_empty, sample
 from .names import listed
 
 IGNORED = 255
-"""The label that MMSegmentation leaves out of loss and metric unless a config says otherwise."""
+"""The label that MMSegmentation ignores in loss and metric by default."""
 
 
 @dataclass
 class LabelCount:
-    """What is in label maps.
+    """The content of label maps.
 
     Attributes:
-        pairs: Images with their label maps.
-        read: How many label maps were read.
-        stored: Pixels by value, as the files have them.
+        pairs: Number of images with a label map.
+        read: Number of label maps read.
+        stored: Pixels by value, as stored in the files.
         trained: Pixels by label, after ``reduce_zero_label`` and the data set's ``label_map``.
-        first: For each label the first label map that holds it.
+        first: The first label map that contains each label.
         classes: The data set's classes.
         sizes: (width, height) of each image.
     """
@@ -39,11 +39,11 @@ class LabelCount:
     sizes: list[tuple[int, int]] = field(default_factory=list)
 
     def columns(self) -> tuple[str, ...]:
-        """Of a table."""
+        """Return the column names of a table."""
         return ('label', 'class', 'pixels', 'share')
 
     def rows(self) -> 'Iterable[tuple[str, ...]]':
-        """Of a table, one each label."""
+        """Yield the rows of a table, one per label."""
         for label in sorted({*self.trained, *range(len(self.classes))}):
             number = self.trained[label]
             yield (
@@ -59,12 +59,12 @@ class LabelCount:
 
 
 def check_suffix(folder: 'str | Path', suffix: str, label_suffixes: Sequence[str], key: str) -> 'str | None':
-    """A warning that says how many images of a folder have another suffix than the data set reads.
+    """Return a warning that counts the images of a folder with a suffix that the data set does not read.
 
     Args:
-        folder: Where the images lie.
-        suffix: How those end that are read.
-        label_suffixes: How label maps end that lie there too.
+        folder: The folder of the images.
+        suffix: The suffix that the data set reads.
+        label_suffixes: The suffixes of label maps in the same folder.
         key: The data set's config key.
     """
     others = Counter(
@@ -83,28 +83,28 @@ def check_suffix(folder: 'str | Path', suffix: str, label_suffixes: Sequence[str
 
 
 def check_pairs(pairs: Sequence[Mapping[str, Any]], key: str) -> None:
-    """Has every image its label map?
+    """Check that every image has a label map.
 
     Args:
         pairs: The data set's list, with ``img_path`` and ``seg_map_path``.
         key: The data set's config key.
 
     Raises:
-        FileNotFoundError: One has none; the message counts them.
+        FileNotFoundError: A label map is missing; the message counts them.
     """
     lacking = [pair for pair in pairs if not Path(pair['seg_map_path']).is_file()]
     if lacking:
         raise FileNotFoundError(
-            f'{len(lacking)} of {len(pairs)} images have no label map, the first is {lacking[0]["img_path"]}: there is '
-            f'no {lacking[0]["seg_map_path"]} ({key}.seg_map_suffix)'
+            f'{len(lacking)} of {len(pairs)} images have no label map, the first is {lacking[0]["img_path"]}: '
+            f'{lacking[0]["seg_map_path"]} does not exist ({key}.seg_map_suffix)'
         )
 
 
 def count_labels(pairs: Sequence[Mapping[str, Any]], reduce_zero_label: bool, key: str) -> LabelCount:
-    """Read label maps and compare their sizes with their images'.
+    """Count the labels in label maps, and check that each map has the size of its image.
 
     Raises:
-        ValueError: A file cannot be read, has colours, or another size than its image.
+        ValueError: A file cannot be read, has colors, or differs in size from its image.
     """
     looked_at = sample(pairs)
     found = LabelCount(len(pairs), len(looked_at))
@@ -119,14 +119,14 @@ def count_labels(pairs: Sequence[Mapping[str, Any]], reduce_zero_label: bool, ke
 
 
 def trained_label(value: int, reduce_zero_label: bool, label_map: 'Mapping[int, int] | None' = None) -> int:
-    """The label that MMSegmentation's ``LoadAnnotations`` makes of a stored value."""
+    """Return the label to which MMSegmentation's ``LoadAnnotations`` maps a stored value."""
     if reduce_zero_label:
         value = IGNORED if value in (0, IGNORED) else value - 1
     return (label_map or {}).get(value, value)
 
 
 def _read(pair: Mapping[str, Any]) -> tuple[tuple[int, int], dict[int, int]]:
-    """(width, height) of a pair, and its pixels by value."""
+    """Return (width, height) of a pair, and its pixels by value."""
     path = pair['seg_map_path']
     image = read_header(pair['img_path'])
     refuse_empty(path)
@@ -140,31 +140,31 @@ def _read(pair: Mapping[str, Any]) -> tuple[tuple[int, int], dict[int, int]]:
     labels = labels.squeeze()
     check_shape(path, labels, image.path, image.loaded[::-1])
     if labels.max(initial=0) > IGNORED:
-        raise ValueError(f'{path} holds the value {labels.max()}, and MMSegmentation reads labels as 8 bits')
+        raise ValueError(f'{path} holds the value {labels.max()}, but MMSegmentation reads labels as 8 bits')
     counts = np.bincount(labels.astype(np.uint8).ravel())
     return image.loaded, {value: int(number) for value, number in enumerate(counts) if number}
 
 
 def check_shape(path: str, labels: np.ndarray, image: str, size: Sequence[int]) -> None:
-    """Is a label map one, and as large as its image?
+    """Check that a label map has one channel and the size of its image.
 
     Args:
         path: The label map's file.
-        labels: What it holds.
+        labels: Its content.
         image: The image's file.
         size: The image's height and width.
 
     Raises:
-        ValueError: It has colours, or another size.
+        ValueError: The label map has colors or another size.
     """
     if labels.ndim != 2:
         raise ValueError(
-            f'{path} is a picture with {labels.shape[-1]} colour channels; a label map has one, with the class of each '
-            'pixel: 0, 1, 2, ... (data/README.md)'
+            f'{path} is a picture with {labels.shape[-1]} color channels; a label map has one channel with the class '
+            'of each pixel: 0, 1, 2, ... (data/README.md)'
         )
     if labels.shape != tuple(size):
         raise ValueError(
-            f'{path} is {labels.shape[0]}x{labels.shape[1]} pixels (height x width), its image {image} is '
+            f'{path} is {labels.shape[0]}x{labels.shape[1]} pixels (height x width), but its image {image} is '
             f'{size[0]}x{size[1]}'
         )
 
@@ -175,34 +175,35 @@ def check_values(
     """Compare labels with the classes.
 
     Args:
-        found: What the label maps hold.
+        found: The content of the label maps.
         classes: The data set's classes.
         reduce_zero_label: The data set's.
         ignore_index: The decode head's.
         key: The data set's config key.
-        trains: Whether a training learns from it: a validation may lack classes.
+        trains: Whether the data set is used for training; a validation set may lack classes.
 
     Returns:
-        Warnings: labels moved by ``reduce_zero_label`` so that the last class is empty, classes that never occur.
+        Warnings about labels that ``reduce_zero_label`` shifts so that the last class is empty, and about classes that
+        never occur.
 
     Raises:
-        ValueError: A label is no class, or two classes are stored as 0 and 255.
+        ValueError: A label is not a class, or two classes are stored as 0 and 255.
     """
     number = len(classes)
     if trains and not reduce_zero_label and set(found.stored) == {0, ignore_index} and number == 2:
         raise ValueError(
-            f'{key}: the label maps hold 0 and {ignore_index} alone, and {ignore_index} does not count '
+            f'{key}: the label maps hold only 0 and {ignore_index}, and {ignore_index} is ignored '
             f'(ignore_index): class 1 ({classes[1]}) never occurs. Store classes as 0 and 1'
         )
     wrong = sorted(label for label in found.trained if label >= number and label != ignore_index)
     if wrong:
         raise ValueError(
             f'{key}: label maps hold {listed(wrong)}, but there are {number} classes (0 to {number - 1}) and '
-            f'{ignore_index} for pixels that do not count; {wrong[0]} is in {found.first[wrong[0]]}. Use train ids '
+            f'{ignore_index} for ignored pixels; {wrong[0]} is in {found.first[wrong[0]]}. Use train ids '
             '(data/README.md), or set metainfo.classes'
         )
     if not set(found.trained) - {ignore_index}:
-        raise ValueError(f'{key}: every pixel of the label maps is {ignore_index}, which does not count')
+        raise ValueError(f'{key}: every pixel of the label maps is {ignore_index}, which is ignored')
     absent = [name for label, name in enumerate(classes) if not found.trained[label]]
     warnings = []
     if reduce_zero_label and found.stored[0] and not found.trained[number - 1]:

@@ -1,4 +1,4 @@
-"""Is there room for what loader workers hand over?"""
+"""Check that shared memory has room for the batches of the loader workers."""
 
 import os.path as osp
 import shutil
@@ -13,10 +13,10 @@ _PREFETCHED = 2
 
 
 def check_shared_memory(config: Config, folder: str = _FOLDER) -> None:
-    """Does shared memory hold the batches of all workers? In one that is full a worker dies or hangs without a word.
+    """Check that shared memory can hold the batches of all workers; if it is full, a worker dies or hangs silently.
 
     Raises:
-        ValueError: It does not.
+        ValueError: It is too small.
     """
     loader = config.get('train_dataloader') or {}
     workers = loader.get('num_workers') or 0
@@ -24,12 +24,12 @@ def check_shared_memory(config: Config, folder: str = _FOLDER) -> None:
         return
     try:
         images, size = training_input(config)
-    except (ValueError, TypeError, KeyError):  # images of no fixed size: nothing is known
+    except (ValueError, TypeError, KeyError):  # images without a fixed size: the need is unknown
         return
     needed = workers * (loader.get('prefetch_factor') or _PREFETCHED) * images * 3 * prod(size)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
-            f'{folder} has {free >> 20} MB free, and {workers} loader workers put up to {needed >> 20} MB of images '
+            f'{folder} has {free >> 20} MB free, but {workers} loader workers put up to {needed >> 20} MB of images '
             'there: enlarge it (docker run --shm-size=1g), or set train_dataloader.num_workers=0'
         )

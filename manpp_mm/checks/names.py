@@ -1,9 +1,9 @@
-"""Words of messages."""
+"""Helpers for the text of messages."""
 
 from collections.abc import Iterable
 
 
 def listed(names: Iterable[object], most: int = 10) -> str:
-    """Names with commas, the first ones of many."""
+    """Join names with commas; of a long list, only the first ones."""
     row = list(map(str, names))
     return ', '.join(row[:most]) + (', ...' if len(row) > most else '')

@@ -1,4 +1,4 @@
-"""What may change between a checkpoint and the training that goes on from it."""
+"""Checks of a config against the checkpoint from which a training resumes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,20 +11,20 @@ from .names import listed
 
 
 def check_resume(config: Config, checkpoint: str) -> list[str]:
-    """Can a config go on from a checkpoint?
+    """Check that a training with this config can resume from a checkpoint.
 
-    MMEngine restores schedules with their milestones and optimizers with their state, whatever the config says now.
+    MMEngine restores milestones and optimizer settings from the checkpoint, and ignores those of the config.
 
     Returns:
         Warnings.
 
     Raises:
-        ValueError: The checkpoint cannot be resumed from, the schedule differs, or the model has other classes.
+        ValueError: The checkpoint cannot be resumed, the schedule differs, or the model has other classes.
     """
     found = read_checkpoint(checkpoint)
     if 'message_hub' not in found:
         raise ValueError(
-            f'--resume: {checkpoint} holds weights alone: a published file, say. To start from its weights, '
+            f'--resume: {checkpoint} holds only weights, like a published file. To start from its weights, use '
             f'--cfg-options load_from={checkpoint}'
         )
     before = trained_config(found)
@@ -32,7 +32,7 @@ def check_resume(config: Config, checkpoint: str) -> list[str]:
     _check_shapes(before, config, checkpoint)
     warnings = _batch_size(before, config, checkpoint)
     if 'optimizer' not in found:
-        warnings.append(f"{checkpoint} holds no state of the optimizer: it starts anew, Adam's averages with it")
+        warnings.append(f"{checkpoint} has no optimizer state: the optimizer starts anew, including Adam's averages")
     return warnings
 
 
@@ -41,7 +41,7 @@ _RESTORED = {
     'optim_wrapper.optimizer': lambda config: (config.get('optim_wrapper') or {}).get('optimizer'),
     'optim_wrapper.paramwise_cfg': lambda config: (config.get('optim_wrapper') or {}).get('paramwise_cfg'),
 }
-"""What MMEngine takes from the checkpoint, whatever the config says."""
+"""Settings that MMEngine restores from the checkpoint, ignoring the config."""
 
 
 def _check_restored(before: Mapping[str, Any], config: Config, checkpoint: str) -> None:
@@ -49,8 +49,8 @@ def _check_restored(before: Mapping[str, Any], config: Config, checkpoint: str) 
         old, new = _plain(value(before)), _plain(value(config))
         if key.partition('.')[0] in before and old != new:
             raise ValueError(
-                f'--resume: {checkpoint} was trained with another {key}, and a resumed run goes on by the old one: it '
-                f'had {old}, the config has {new}. Set it back, or start a new training from its weights, '
+                f'--resume: {checkpoint} was trained with another {key}, and a resumed run keeps the old one: it had '
+                f'{old}, the config has {new}. Restore the old value, or start a new training from its weights with '
                 f'--cfg-options load_from={checkpoint}'
             )
 
@@ -62,8 +62,8 @@ def _check_shapes(before: Mapping[str, Any], config: Config, checkpoint: str) ->
     changed = [f'{key}={old[key]} (now {new[key]})' for key in old.keys() & new.keys() if old[key] != new[key]]
     if changed:
         raise ValueError(
-            f'--resume: {checkpoint} was trained with {listed(sorted(changed))}. Set it back, or start a new training '
-            f'from its weights, --cfg-options load_from={checkpoint}'
+            f'--resume: {checkpoint} was trained with {listed(sorted(changed))}. Restore the old value, or start a new '
+            f'training from its weights with --cfg-options load_from={checkpoint}'
         )
 
 
@@ -73,12 +73,12 @@ def _batch_size(before: Mapping[str, Any], config: Config, checkpoint: str) -> l
         return []
     return [
         f'{checkpoint} was trained with train_dataloader.batch_size={sizes[0]}, the config has {sizes[1]}: the '
-        'learning rate stays, and what is scheduled by iteration comes after other images'
+        'learning rate stays, and iteration-based schedules now count other batches'
     ]
 
 
 def _plain(value: Any) -> Any:
-    """Without what MMEngine's text turns into something else: tuples, and the order of keys."""
+    """Return a value without what MMEngine's text form does not keep: tuples, and the order of keys."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in sorted(value.items(), key=str)}
     if isinstance(value, (list, tuple)):

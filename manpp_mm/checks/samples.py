@@ -1,4 +1,4 @@
-"""Training images with what their annotations say painted, as the model will see them."""
+"""Paints training images with their annotations, as the model will see them."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ def paint_samples(config: Config, out_dir: 'str | Path', number: int = 4) -> lis
     Args:
         config: The config.
         out_dir: Folder for ``0.jpg``, ``1.jpg``, ...
-        number: How many, spread over the data set.
+        number: The number of images, spread over the data set.
 
     Returns:
-        The files.
+        The files written.
     """
     init_default_scope(config.get('default_scope', 'mmengine'))
     dataset = DATASETS.build(config.train_dataloader.dataset)
@@ -34,7 +34,7 @@ def paint_samples(config: Config, out_dir: 'str | Path', number: int = 4) -> lis
         path = Path(out_dir) / f'{position}.jpg'
         boxes = getattr(item['data_samples'], 'gt_instances', {}).get('bboxes')
         if boxes is not None and hasattr(boxes, 'tensor'):
-            item['data_samples'].gt_instances.bboxes = boxes.tensor  # the visualizer knows no box types
+            item['data_samples'].gt_instances.bboxes = boxes.tensor  # the visualizer does not support box types
         if hasattr(visualizer, 'visualize_cls'):
             visualizer.visualize_cls(image, item['data_samples'], classes=dataset.metainfo.get('classes'))
             mmcv.imwrite(visualizer.get_image()[..., ::-1], str(path))

@@ -1,4 +1,4 @@
-"""Does a schedule fit the length of the training?"""
+"""Check that the schedules fit the length of the training."""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,7 +8,7 @@ from ..registered import kind_of
 
 
 def check_schedule(config: Config) -> list[str]:
-    """Warnings about what a training never reaches: milestones, ends of schedules, a validation."""
+    """Return warnings about what a training never reaches: milestones, ends of schedules, a validation."""
     length = config.get('train_cfg') or {}
     by_epoch = length.get('max_iters') is None
     total, unit = (length.get('max_epochs'), 'max_epochs') if by_epoch else (length['max_iters'], 'max_iters')
@@ -22,18 +22,18 @@ def check_schedule(config: Config) -> list[str]:
         for key, place in _places(each):
             if place > total:
                 warnings.append(
-                    f'param_scheduler.{index}.{key} ({kind_of(each)}) is {each[key]}, and the training ends at '
-                    f'train_cfg.{unit}={total}: the learning rate does not fall as planned'
+                    f'param_scheduler.{index}.{key} ({kind_of(each)}) is {each[key]}, but the training ends at '
+                    f'train_cfg.{unit}={total}: the learning rate will not fall as planned'
                 )
                 break
     interval = length.get('val_interval')
-    if config.get('val_dataloader') and interval and interval > total + 1:  # one more turns it off, on purpose
-        warnings.append(f'train_cfg.val_interval={interval} exceeds {unit}={total}: nothing is validated')
+    if config.get('val_dataloader') and interval and interval > total + 1:  # total + 1 turns it off on purpose
+        warnings.append(f'train_cfg.val_interval={interval} exceeds {unit}={total}: there will be no validation')
     return warnings
 
 
 def _places(scheduler: Mapping) -> Iterator[tuple[str, int]]:
-    """Key and iteration or epoch of what a scheduler does."""
+    """Yield key and iteration or epoch of each change by a scheduler."""
     for place in scheduler.get('milestones') or []:
         yield 'milestones', place
     if kind_of(scheduler).startswith(('CosineAnnealing', 'Poly')) and isinstance(scheduler.get('end'), int):

@@ -1,4 +1,4 @@
-"""Weights that a config fetches before the first step."""
+"""Checks of the weights that a model starts from."""
 
 import os.path as osp
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from ..checkpoint_file import fault_of
 
 
 def weights_of(config: Config) -> Iterator[tuple[str, str]]:
-    """Config key and address of the weights that a model starts from: files and addresses of the network."""
+    """Yield config key and address (file or URL) of the weights that a model starts from."""
     yield from _checkpoints(config.model, 'model')
     if config.get('load_from'):
         yield 'load_from', config.load_from
@@ -32,7 +32,7 @@ def _checkpoints(node: Any, key: str) -> Iterator[tuple[str, str]]:
 
 
 def cached_file(address: str) -> 'str | None':
-    """Where PyTorch keeps what it fetches from an address, None for a file or an unknown address."""
+    """Return where PyTorch caches a download from an address, None for a file or an unknown address."""
     scheme, _, name = address.partition('://')
     if scheme in ('torchvision', 'modelzoo'):
         address = get_torchvision_models().get(name, '')
@@ -44,26 +44,26 @@ def cached_file(address: str) -> 'str | None':
 
 
 def check_weights(config: Config) -> None:
-    """Look at the weights that a model starts from: local files, and what was fetched before.
+    """Check the weights that a model starts from: local files and cached downloads.
 
     Raises:
         FileNotFoundError: A local file does not exist.
-        ValueError: A fetched file is damaged; the message names it.
+        ValueError: A downloaded file is damaged; the message names it.
     """
     for key, address in weights_of(config):
         if not address:
-            raise ValueError(f'{key} is empty: set it to the file to start from, --cfg-options {key}=FILE')
+            raise ValueError(f'{key} is empty: set it to the file to start from with --cfg-options {key}=FILE')
         if '://' not in address:
             if not osp.isfile(osp.expanduser(address)):
                 raise FileNotFoundError(f'{address} does not exist ({key})')
             continue
         kept = cached_file(address)
         if kept is not None and osp.isfile(kept) and (fault := fault_of(kept)):
-            raise ValueError(f'{kept}, fetched before for {key}={address!r}, {fault}: delete it, to fetch it again')
+            raise ValueError(f'{kept}, fetched before for {key}={address!r}, {fault}: delete it to download it again')
 
 
 def not_fetched(config: Config, error: Exception) -> str:
-    """For a message: which weights a start without network lacks, and the way out."""
+    """Return a message that names the weights that could not be downloaded, and a fix."""
     lacking = [
         (key, address)
         for key, address in weights_of(config)
@@ -73,6 +73,6 @@ def not_fetched(config: Config, error: Exception) -> str:
         return str(error)
     key, address = lacking[0]
     return (
-        f'{key}={address!r} could not be fetched ({error}). Without a network fetch it elsewhere and put it at '
-        f'{cached_file(address)}, or set --cfg-options {key}=FILE; from scratch: the init_cfg around it to None'
+        f'{key}={address!r} could not be fetched ({error}). Without a network, download it elsewhere and put it at '
+        f'{cached_file(address)}, or set --cfg-options {key}=FILE; to train from scratch, set its init_cfg to None'
     )

@@ -1,4 +1,4 @@
-"""The flags that tools share, and what they change in a config."""
+"""Command-line flags that the tools share, and how they change a config."""
 
 import argparse
 import os
@@ -18,13 +18,13 @@ from .errors import add_traceback_argument
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that training and testing share, as MMLab's own tools name them."""
-    parser.add_argument('--work-dir', help='folder for logs and results; default work_dirs/CONFIG')
+    """Add the flags that training and testing share, named as in MMLab's tools."""
+    parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/CONFIG)')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         action=DictAction,
-        help='override config keys: key=value; a list as key="[a,b]" or key=a,b, without white space',
+        help='override config keys: key=value; write a list as key="[a,b]" or key=a,b, without spaces',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     add_traceback_argument(parser)
@@ -34,20 +34,19 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_check_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--no-check``."""
-    parser.add_argument('--no-check', action='store_true', help='do not look at data and annotations before the start')
+    parser.add_argument('--no-check', action='store_true', help='skip the checks of data and annotations at the start')
 
 
 def add_fitting_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that fit a config to a card and a method."""
+    """Add the flags that fit a config to a memory budget and a method."""
     parser.add_argument(
         '--memory',
         metavar='SIZE',
         type=_size,
-        help="train within so much memory on the device: '8GiB', or 'auto' for what it has free; a tenth of it stays "
-        'free for what no tensor holds. Without --method this takes the way with the least work that keeps end-to-end '
-        "training's gradients",
+        help="memory budget on the device: '8GiB', or 'auto' for what is free now; about a tenth of it is left as "
+        'headroom. Without --method, the way with the least work that keeps end-to-end gradients is used',
     )
-    parser.add_argument('--method', choices=METHODS, help='train by this method, planned to fit')
+    parser.add_argument('--method', choices=METHODS, help='train with this method, planned to fit the budget')
 
 
 def _size(text: str) -> str:
@@ -62,14 +61,14 @@ def load_config(args: argparse.Namespace) -> Config:
     """Read the config and apply the common flags.
 
     Raises:
-        ValueError: ``--cfg-options data_root=...`` or another key that nothing reads.
+        ValueError: ``--cfg-options`` sets ``data_root`` or another key that nothing reads.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     options = args.cfg_options or {}
     config = read_config(args.config)
     if 'data_root' in options:
         raise ValueError(
-            '--cfg-options data_root=... changes nothing: the paths are expanded when the config is read. Instead '
+            '--cfg-options data_root=... changes nothing: paths are expanded when the config is read. Instead, '
             f'{way_to_data(config)}set data_root of each *_dataloader.dataset and the paths of the evaluators'
         )
     merge_options(config, options)
@@ -85,30 +84,30 @@ def enable_amp(config: Config) -> None:
     """Turn on automatic mixed precision.
 
     Raises:
-        ValueError: The optimizer wrapper is of a type that has no AMP twin.
+        ValueError: The type of the optimizer wrapper has no AMP counterpart.
     """
     kind = config.optim_wrapper.get('type', 'OptimWrapper')
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise ValueError(f'--amp needs optim_wrapper.type OptimWrapper, not {kind!r}')
+        raise ValueError(f"--amp needs optim_wrapper.type='OptimWrapper', not {kind!r}")
     config.optim_wrapper.type = 'AmpOptimWrapper'
     config.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def check_device(config: Config) -> None:
-    """Can this machine train in the config's precision?
+    """Check that this machine can train in the config's precision.
 
     Raises:
-        ValueError: In mixed precision, and there is no GPU.
+        ValueError: The config uses mixed precision and there is no GPU.
     """
     if in_mixed_precision(config) and get_device() not in ('cuda', 'npu', 'mlu', 'musa'):
         raise ValueError("mixed precision (--amp, optim_wrapper.type='AmpOptimWrapper') needs a GPU: train without it")
 
 
 def enable_auto_scale_lr(config: Config) -> None:
-    """Scale the learning rate with the batch.
+    """Scale the learning rate with the batch size.
 
     Raises:
-        ValueError: The config does not say for which batch its learning rate is.
+        ValueError: The config does not set the batch size that its learning rate is meant for.
     """
     if 'base_batch_size' not in config.get('auto_scale_lr', {}):
         raise ValueError('--auto-scale-lr needs auto_scale_lr=dict(base_batch_size=...) in the config')
@@ -122,7 +121,7 @@ def enable_resume(config: Config, checkpoint: str) -> None:
 
 
 def enable_painting(config: Config, show: bool, show_dir: str | None, wait_time: float) -> None:
-    """Paint each tested image, into a window or a folder.
+    """Paint each tested image, in a window or to a folder.
 
     Raises:
         ValueError: The config has no visualization hook.
@@ -141,15 +140,17 @@ def enable_painting(config: Config, show: bool, show_dir: str | None, wait_time:
 
 
 def enable_tta(config: Config) -> None:
-    """Test with augmentation: the config's ``tta_model`` and ``tta_pipeline``; flips by default, but of a segmentor.
+    """Enable test-time augmentation by the config's ``tta_model`` and ``tta_pipeline``.
+
+    Detectors and classifiers use flips by default.
 
     Raises:
-        ValueError: A segmentor's config without them, or a classifier that is to be painted.
+        ValueError: A segmentor's config lacks these keys, or painting is requested for a classifier.
     """
     scope = _scope(config)
     if scope == 'mmpretrain' and (config.default_hooks.get('visualization') or {}).get('enable'):
         raise ValueError(
-            '--tta: MMPretrain cannot paint what is tested with augmentation; leave out --show and --show-dir'
+            '--tta: MMPretrain cannot paint images in a test with augmentation; omit --show and --show-dir'
         )
     if scope == 'mmseg':
         if 'tta_model' not in config or 'tta_pipeline' not in config:
@@ -169,7 +170,7 @@ def enable_tta(config: Config) -> None:
 
 
 def enable_output(config: Config, out: str) -> None:
-    """Keep the predictions: a pickle file for a detector or classifier, a folder of label maps for a segmentor.
+    """Save the predictions: a pickle file for a detector or classifier, a folder of label maps for a segmentor.
 
     Raises:
         ValueError: The file does not end in .pkl or .pickle.
@@ -180,7 +181,7 @@ def enable_output(config: Config, out: str) -> None:
         metrics[0].update(output_dir=out)
         return
     if not out.endswith(('.pkl', '.pickle')):
-        raise ValueError(f'--out {out}: these predictions go into a .pkl or .pickle file')
+        raise ValueError(f'--out {out}: the file name must end in .pkl or .pickle')
     kind = 'DumpResults' if _scope(config) == 'mmpretrain' else 'DumpDetResults'
     config.test_evaluator = [*metrics, dict(type=kind, out_file_path=out)]
 

@@ -1,4 +1,4 @@
-"""When the tools check what."""
+"""The checks that each tool runs."""
 
 from mmengine.config import Config
 
@@ -11,11 +11,11 @@ from .runner import first_process
 
 
 def before_training(config: Config, resumed: 'str | None') -> list[str]:
-    """Check what a training reads, in a launcher's first process.
+    """Check the inputs of a training, in the first process of a launcher.
 
     Args:
         config: The config.
-        resumed: The checkpoint that it goes on from.
+        resumed: The checkpoint to resume from.
 
     Returns:
         Warnings for the log.
@@ -34,10 +34,10 @@ def before_training(config: Config, resumed: 'str | None') -> list[str]:
 
 
 def before_resuming(config: Config, resumed: str) -> list[str]:
-    """Compare a fitted config with the checkpoint that it goes on from; see :func:`before_training`."""
+    """Compare a fitted config with the checkpoint to resume from; see :func:`before_training`."""
     return check_resume(config, resumed) if first_process(config) and '://' not in resumed else []
 
 
 def before_testing(config: Config) -> list[str]:
-    """Check what a test reads; see :func:`before_training`."""
+    """Check the inputs of a test; see :func:`before_training`."""
     return check_everything(config, 'test').warnings if first_process(config) else []

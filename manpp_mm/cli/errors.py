@@ -1,4 +1,4 @@
-"""A tool's errors in one line."""
+"""One-line error messages for the tools."""
 
 import argparse
 import sys
@@ -16,7 +16,7 @@ def add_traceback_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a tool; an error ends it with one line and exit status 1. ``--traceback`` shows all of it."""
+    """Run a tool; an error ends it with one line and exit status 1. ``--traceback`` shows the traceback."""
     try:
         main()
     except Exception as error:
@@ -26,15 +26,15 @@ def run(main: Callable[[], None]) -> None:
 
 
 def in_a_line(error: Exception) -> str:
-    """An error's message in one line, with the way out of the usual ones."""
+    """Return the message of an error in one line, with a fix for common errors."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if isinstance(error, torch.OutOfMemoryError):
-        return f'{lines[0]} Train with --memory auto, or take smaller images or a smaller batch'
+        return f'{lines[0]} Train with --memory auto, or use smaller images or a smaller batch'
     if lines and lines[0].startswith('Caught ') and 'worker process' in lines[0]:
         return f'in a loader worker: {lines[-1]}'
     words = ' '.join(lines)
     if isinstance(error, URLError):
-        return f'{words}: a file could not be fetched; without a network set its config key to a local file'
+        return f'{words}: a file could not be fetched; without a network, set its config key to a local file'
     if isinstance(error, (ValueError, OSError, RuntimeError)) and words:
         return words
     return f'{type(error).__name__}: {words} ({FLAG} shows where)'

@@ -1,4 +1,4 @@
-"""From a config to a Runner, in one process or several."""
+"""Build a Runner from a config, in one process or several."""
 
 import atexit
 import os
@@ -21,10 +21,10 @@ from ..hooks.resumed_iteration_hook import ResumedIterationHook
 from ..memory.fit import PLAN, apply_plan, fit, keep_plan, needs_plan, predicted_peak, report_of
 
 _PLANNING_SECONDS = 3600
-"""How long processes wait for the first one, which may plan meanwhile."""
+"""How long the other processes wait for the first one, which may be planning."""
 
 _RANKS = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
-"""Where the launchers say a process's number."""
+"""Environment variables in which the launchers store the rank of a process."""
 
 
 def prepare(
@@ -34,24 +34,23 @@ def prepare(
     memory: str | None = None,
     method: str | None = None,
 ) -> tuple[Config, str]:
-    """Fit a config and let the processes of a launcher know each other.
+    """Fit a config and connect the processes of a launcher.
 
-    The first process plans and predicts for all, for plans that differ break DDP. It does so before the processes know
-    each other: a detector's losses wait for all processes that there are.
+    The first process plans and predicts for all of them, because different plans break DDP. It does so before the
+    processes are connected: the losses of a detector wait for all connected processes.
 
     Args:
-        config: The config; left as it is.
-        checkpoint: What is resumed or tested, whose plan is kept; see :func:`manpp_mm.memory.fit.keep_plan`.
-        predict: Whether to predict what a training step needs, where no plan says it.
+        config: The config; not modified.
+        checkpoint: The checkpoint to resume or test; its plan is kept, see :func:`manpp_mm.memory.fit.keep_plan`.
+        predict: Whether to predict the memory of a training step if there is no plan.
         memory, method: See :func:`manpp_mm.memory.fit.fit`.
 
     Returns:
-        The config, fitted as asked; and for the log the plan or the prediction, '' in other processes and where there
-        is nothing to say.
+        The fitted config, and the plan or prediction for the log: '' in other processes and if there is neither.
 
     Raises:
         ValueError: See :func:`manpp_mm.memory.fit.fit` and :func:`manpp_mm.memory.fit.keep_plan`.
-        RuntimeError: In other processes: the first one could not plan.
+        RuntimeError: In other processes, if the first one could not plan.
     """
     first = first_process(config)
     shares = needs_plan(config) or any(each is not None for each in (checkpoint, memory, method))
@@ -60,11 +59,11 @@ def prepare(
         try:
             fitted = _fitted(config, checkpoint, memory, method)
             if fitted is not config:
-                kept = [f'The plan that {checkpoint} was trained by is kept:'] if checkpoint is not None else []
+                kept = [f'Keeping the plan that {checkpoint} was trained with:'] if checkpoint is not None else []
                 words = '\n'.join([*kept, *report_of(fitted[PLAN])])
             elif predict:
                 words = predict_memory(config)
-        except Exception as caught:  # the others wait and have to hear of it
+        except Exception as caught:  # the other processes wait, so they must be told
             error = caught
     start_processes(fitted)
     if shares:
@@ -81,17 +80,19 @@ def prepare(
 
 
 def _fitted(config: Config, checkpoint: str | None, memory: str | None, method: str | None) -> Config:
-    """The config itself where there is nothing to fit."""
+    """Return the fitted config, or the config itself if there is nothing to fit."""
     if checkpoint is not None:
         return keep_plan(config, checkpoint, memory, method)
     if memory is None and method is None and not needs_plan(config):
         return config
-    print('Planning: steps on small images, on the CPU. This takes half a minute, for large models some.', flush=True)
+    print(
+        'Planning with steps on small images, on the CPU. This takes half a minute, large models need more.', flush=True
+    )
     return fit(config, memory, method)
 
 
 def first_process(config: Config) -> bool:
-    """Whether this is a launcher's first process, or the only one; known before the processes know each other."""
+    """Return whether this is a launcher's first process, or the only one. Works before the processes are connected."""
     if config.launcher == 'none':
         return True
     rank = next((os.environ[name] for name in _RANKS if name in os.environ), '0')
@@ -99,11 +100,11 @@ def first_process(config: Config) -> bool:
 
 
 def start_processes(config: Config) -> None:
-    """Let the processes of a launcher know each other, through gloo without CUDA; one process needs nothing."""
+    """Connect the processes of a launcher, through gloo if there is no CUDA. A single process needs nothing."""
     if config.launcher == 'none' or dist.is_initialized():
         return
     if config.launcher == 'pytorch' and not torch.cuda.is_available():
-        # MMEngine's own start-up and its default wrapper both ask for a CUDA device.
+        # MMEngine's own start-up and its default wrapper both require a CUDA device.
         dist.init_process_group('gloo', timeout=timedelta(seconds=_PLANNING_SECONDS))
         atexit.register(_leave_process_group)
         default = dict(
@@ -119,35 +120,35 @@ def start_processes(config: Config) -> None:
 
 
 def predict_memory(config: Config) -> str:
-    """A line for the log: what a training step of a block-local config is predicted to need; '' for another config."""
+    """Return a log line with the predicted memory of a block-local training step; '' for other configs."""
     if local_class(config) is None:
         return ''
     try:
         return predicted_peak(config)
     except Exception as error:
-        # An op without a CPU kernel, a head that wants other targets, images of no fixed size: whatever it is, a line
-        # in the log must not stop a training, and says why it is missing.
+        # An op without a CPU kernel, a head that needs other targets, images without a fixed size: a log line must
+        # never stop a training, so it reports the reason instead.
         return f'The memory of a step cannot be predicted: {type(error).__name__}: {error}'
 
 
 def checkpoint_to_resume(config: Config) -> str | None:
-    """The checkpoint that a resumed training starts from, None if it starts anew."""
+    """Return the checkpoint that a training resumes from, None for a new training."""
     if not config.get('resume'):
         return None
     return config.get('load_from') or find_latest_checkpoint(config.work_dir)
 
 
 def build_runner(config: Config) -> Runner:
-    """Build the Runner."""
+    """Build the Runner of a config."""
     complete_loaders(config)
     return RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
 
 
 def train(runner: Runner) -> None:
-    """Train.
+    """Train a model.
 
     Raises:
-        ValueError: Weights could not be fetched; the message names their config key.
+        ValueError: Weights could not be downloaded; the message names their config key.
     """
     runner.register_hook(ResumedIterationHook())
     try:
@@ -157,8 +158,8 @@ def train(runner: Runner) -> None:
 
 
 def _leave_process_group() -> None:
-    # A thread of gloo's may still wait for the interpreter's lock, to release the last collective's tensor. If it gets
-    # it while the interpreter shuts down, the process aborts after its work is done; a sleep hands the lock over.
+    # A gloo thread may still wait for the interpreter lock to release the last collective's tensor. If it gets the
+    # lock while the interpreter shuts down, the process aborts after its work is done. A sleep hands the lock over.
     time.sleep(0.5)
     if dist.is_initialized():
         dist.destroy_process_group()

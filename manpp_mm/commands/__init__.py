@@ -1,4 +1,4 @@
-"""The commands of ``manpp``; ``tools/`` holds a script for each, for a checkout and for MIM."""
+"""The commands of ``manpp``. ``tools/`` holds a script for each, for use from a checkout or through MIM."""
 
 import sys
 from importlib import import_module
@@ -9,13 +9,13 @@ from ..version import __version__
 COMMANDS = dict(
     train='train a detector, segmentor or classifier',
     test='evaluate a checkpoint',
-    fit='show what each way to train a config needs, and write the config that fits a card',
-    check='check the data of a config and show what a training would see',
-    publish='write the plain model of a checkpoint',
-    infer='run a checkpoint over an image or a folder',
-    compare='train variants of a config on equal terms and compare their accuracy',
+    fit='show the memory that each way to train a config needs, and write the config that fits',
+    check="check a config's data and summarize what training would use",
+    publish='write the plain model from a checkpoint',
+    infer='run a checkpoint on an image or a folder',
+    compare='train variants of a config under equal conditions and compare their accuracy',
     benchmark='measure memory, work and time of a step',
-    plot_log='plot block losses and scaling biases of a training',
+    plot_log='plot block losses and scaling biases of a training run',
 )
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     if command not in COMMANDS:
         sys.exit(f'error: manpp has no command {name!r}\n\n{_help()}')
     module = import_module(f'.{command}', __name__)
-    sys.argv = [f'manpp {name}', *rest]  # argparse prints it, and errors.run looks for --traceback there
+    sys.argv = [f'manpp {name}', *rest]  # argparse prints argv[0], and errors.run looks for --traceback
     errors.run(module.main)
 
 

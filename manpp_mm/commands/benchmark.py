@@ -1,4 +1,4 @@
-"""Measure memory, work, operators and time of one forward and backward, end-to-end and block-local, in one run.
+"""Measure memory, work, operators and time of one forward and backward pass, end-to-end and block-local.
 
 manpp benchmark configs/faster_rcnn_r50_manpp_coco.py --input 2 800 1333 --json result.json --plot result.png
 """
@@ -28,30 +28,30 @@ def blocks(value: str) -> 'int | str':
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config of a block-local detector or segmentor')
+    parser.add_argument('config', help='config of a block-local model')
     parser.add_argument(
         '--input', nargs=3, type=int, metavar=('N', 'H', 'W'), default=(2, 800, 1333), help='images, height, width'
     )
     parser.add_argument(
         '--modes', nargs='+', choices=[*map(str, MODES)], metavar='MODE', default=[*map(str, USUAL)],
-        help=f'some of {", ".join(map(str, MODES))}; ratios are to the first'
+        help=f'any of {", ".join(map(str, MODES))}; ratios are relative to the first'
     )  # fmt: skip
-    parser.add_argument('--repeats', type=int, default=3, help='timed steps of each mode, 0 for memory alone')
-    parser.add_argument('--seed', type=int, default=0, help='of weights, images and targets')
-    parser.add_argument('--amp', choices=['float16', 'bfloat16'], help='mixed precision, on a GPU')
-    parser.add_argument('--peak', type=int, metavar='NUMBER', help='list so many of the largest tensors at each peak')
+    parser.add_argument('--repeats', type=int, default=3, help='timed steps per mode; 0 measures memory only')
+    parser.add_argument('--seed', type=int, default=0, help='seed for weights, images and targets')
+    parser.add_argument('--amp', choices=['float16', 'bfloat16'], help='mixed precision (needs a GPU)')
+    parser.add_argument('--peak', type=int, metavar='NUMBER', help='list the NUMBER largest tensors at each peak')
     parser.add_argument('--depths', nargs='+', type=int, help='sweep over depths of the backbone')
     parser.add_argument('--blocks', nargs='+', type=blocks, help="sweep over local_blocks, numbers or 'auto'")
-    parser.add_argument('--batch-sizes', nargs='+', type=int, metavar='N', help='sweep over images a step')
-    parser.add_argument('--json', help='file for the figures')
-    parser.add_argument('--plot', metavar='PNG', help='picture of the figures')
+    parser.add_argument('--batch-sizes', nargs='+', type=int, metavar='N', help='sweep over images per step')
+    parser.add_argument('--json', help='write the results to this JSON file')
+    parser.add_argument('--plot', metavar='PNG', help='plot the results to this file')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value ...')
     errors.add_traceback_argument(parser)
     args = parser.parse_args(argv)
     if args.repeats < 0 or min(*args.input, *(args.batch_sizes or [1])) < 1:
         parser.error('--repeats must be 0 or more, --input and --batch-sizes positive')
     if not torch.cuda.is_available() and (args.amp or str(OFFLOADED) in args.modes):
-        parser.error(f'--amp and {OFFLOADED} need a GPU, and there is none')
+        parser.error(f'--amp and {OFFLOADED} need a GPU')
     return args
 
 

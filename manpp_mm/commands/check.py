@@ -1,4 +1,4 @@
-"""Check a config's data and print what a training would see: images, boxes or pixels a class, what is dropped and why.
+"""Check a config's data and summarize what training would use: images, boxes or pixels per class, and what is dropped.
 
 manpp check configs/demo_faster_rcnn_r18_manpp.py --out-dir checked
 """
@@ -16,9 +16,9 @@ from ..cli import arguments
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help="config file, or a package's: mmdet::..., mmseg::..., manpp_mm::...")
+    parser.add_argument('config', help='config file, or a config of a package: mmdet::..., mmseg::..., manpp_mm::...')
     parser.add_argument('--out-dir', help='folder for a few painted training images')
-    parser.add_argument('--samples', type=int, default=4, help='how many')
+    parser.add_argument('--samples', type=int, default=4, help='how many images to paint')
     parser.add_argument('--splits', nargs='+', choices=['train', 'val', 'test'], default=['train', 'val'])
     arguments.add_common_arguments(parser)
     return parser.parse_args(argv)

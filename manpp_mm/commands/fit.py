@@ -1,4 +1,4 @@
-"""Show what each way to train a config needs, and write the config that fits.
+"""Show the memory that each way to train a config needs, and write the config that fits.
 
 manpp fit mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py --memory 4GiB --write faster_rcnn_4GiB.py
 """
@@ -27,46 +27,48 @@ from ..memory.training_step import TrainingStep
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help="config file, or a package's: mmdet::..., mmseg::..., manpp_mm::...")
+    parser.add_argument('config', help='config file, or a config of a package: mmdet::..., mmseg::..., manpp_mm::...')
     arguments.add_fitting_arguments(parser)
     parser.add_argument(
-        '--input', nargs=3, type=int, metavar=('N', 'H', 'W'), help="images, height, width; default the config's"
+        '--input', nargs=3, type=int, metavar=('N', 'H', 'W'), help="images, height, width (default: the config's)"
     )
     parser.add_argument(
-        '--batch-size', choices=['auto'], help='write or measure with the largest batch that fits by any of the ways'
+        '--batch-size', choices=['auto'], help='write or measure with the largest batch that any way fits'
     )
     parser.add_argument('--amp', action='store_true', help='predict for mixed precision')
-    parser.add_argument('--keep-cuts', action='store_true', help="do not plan, take the block-local config's own cuts")
+    parser.add_argument('--keep-cuts', action='store_true', help='do not plan; use the cuts of the block-local config')
     parser.add_argument(
-        '--measure', action='store_true', help='take a real step of the config that fits, on the GPU if there is one'
+        '--measure', action='store_true', help='run a real step of the config that fits, on the GPU if there is one'
     )
-    parser.add_argument('--write', metavar='FILE', help='write the config that fits, a Python file')
+    parser.add_argument('--write', metavar='FILE', help='write the config that fits to this Python file')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override config keys: key=value ...')
     errors.add_traceback_argument(parser)
     args = parser.parse_args(argv)
     if args.keep_cuts and (args.write or args.measure):
-        parser.error('--keep-cuts plans nothing that could be written or measured')
+        parser.error('--keep-cuts makes no plan, so omit --write and --measure')
     if args.batch_size and not (args.memory and (args.write or args.measure)):
-        parser.error('--batch-size auto sets the batch of --write or --measure within --memory; the table lists all')
+        parser.error(
+            '--batch-size auto needs --memory, and --write or --measure; the table lists the batch of each way'
+        )
     if args.input and min(args.input) < 1:
-        parser.error('--input takes positive numbers')
+        parser.error('--input must be positive')
     if args.write and not args.write.endswith('.py'):
-        parser.error(f'--write {args.write}: a config is a Python file, its name ends in .py')
+        parser.error(f'--write {args.write}: the file name must end in .py')
     if args.write and not Path(args.write).absolute().parent.is_dir():
-        parser.error(f'--write {args.write}: there is no folder {Path(args.write).parent}')
+        parser.error(f'--write {args.write}: the folder {Path(args.write).parent} does not exist')
     return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     MMLogger.get_instance('mmengine', log_level='WARNING')
-    warnings.simplefilter('ignore')  # of the models, which are only probed here
+    warnings.simplefilter('ignore')  # from the models, which are only probed here
     config = read_config(args.config)
     merge_options(config, args.cfg_options)
     if args.amp:
         arguments.enable_amp(config)
     if (args.write or args.measure) and not (args.memory or args.method or needs_plan(config)):
-        raise ValueError('--write and --measure take the config that fits: give --memory or --method')
+        raise ValueError('--write and --measure need --memory or --method, to know which config fits')
     if not (args.write or args.measure):
         show(config, args)
         return
@@ -80,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def measured(config: Config) -> str:
-    """What a real step of a fitted config needs beside what was predicted."""
+    """Return a line that compares the memory of a real step with the prediction."""
     batch, *size = config[PLAN].input
     size = padded(config, tuple(size))
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -100,7 +102,7 @@ def measured(config: Config) -> str:
 
 
 def show(config: Config, args: argparse.Namespace) -> None:
-    """Print what each way needs."""
+    """Print the memory that each way needs."""
     memory = budget_of(config, args.memory)
     predictor, found = candidates(config, memory, args.method, args.input, every=True, keep_cuts=args.keep_cuts)
     batch, room, measured = predictor.batch, predictor.room, predictor.survey.measured
@@ -111,11 +113,11 @@ def show(config: Config, args: argparse.Namespace) -> None:
     if measured:
         print(f'measured with real steps: {measured}')
     if room is not None:
-        print(f'{gib(room)} for everything: a tenth of the budget stays free for what no tensor holds')
+        print(f'{gib(room)} for everything, after a tenth of the budget as headroom')
     print(f'\n{ways_table(found, room, predictor.size, batches=not measured)}')
     for fault in predictor.faults:
         print(f'not possible: {fault}')
-    print('total: with parameters, optimizer state and images; ratio: of peaks; work: floating-point operations')
+    print('total: includes parameters, optimizer state and images; ratio: of peaks; work: floating-point operations')
     asked = [each for each in found if each.way.method in methods_for(config, args.method)]
     if asked and memory is not None and room is not None and all(each.total_bytes > room for each in asked):
         print(below_the_floor(predictor, asked, memory))

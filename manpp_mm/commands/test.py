@@ -15,20 +15,20 @@ from ..cli import runner as running
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help="config file, or a package's: mmdet::..., mmseg::..., manpp_mm::...")
+    parser.add_argument('config', help='config file, or a config of a package: mmdet::..., mmseg::..., manpp_mm::...')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', help='a .pkl file (detector) or a folder (segmentor) for the predictions')
+    parser.add_argument('--out', help='save the predictions: a .pkl file (detector) or a folder (segmentor)')
     parser.add_argument('--show', action='store_true', help='show painted images in a window')
     parser.add_argument('--show-dir', help='folder for painted images')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show shows an image')
-    parser.add_argument('--tta', action='store_true', help='test with augmentation')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds to show each image with --show')
+    parser.add_argument('--tta', action='store_true', help='use test-time augmentation')
     arguments.add_check_argument(parser)
     arguments.add_common_arguments(parser)
     return parser.parse_args(argv)
 
 
 def prepared(args: argparse.Namespace) -> tuple[Config, list[str]]:
-    """The config as it is to be tested, and warnings."""
+    """Return the config to test, and warnings."""
     check_checkpoint_file(args.checkpoint, 'checkpoint')
     config = arguments.load_config(args)
     config.load_from = args.checkpoint

@@ -1,4 +1,4 @@
-"""Train a detector or segmentor.
+"""Train a detector, segmentor or classifier.
 
 manpp train mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py --memory 8GiB
 manpp train configs/faster_rcnn_r50_manpp_coco.py
@@ -18,15 +18,15 @@ from ..memory.fit import check_request
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help="config file, or a package's: mmdet::..., mmseg::..., manpp_mm::...")
+    parser.add_argument('config', help='config file, or a config of a package: mmdet::..., mmseg::..., manpp_mm::...')
     parser.add_argument('--amp', action='store_true', help='train in mixed precision (needs a GPU)')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='resume from a checkpoint; without a path from the latest one in the work folder',
+        help='resume from a checkpoint; without a path, from the latest one in the work folder',
     )
     arguments.add_check_argument(parser)
     arguments.add_fitting_arguments(parser)
@@ -35,7 +35,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def prepared(args: argparse.Namespace) -> tuple[Config, str, list[str]]:
-    """The config as it is to be trained, what the log is to say of its memory, and warnings."""
+    """Return the config to train, a log entry about its memory ('' for none), and warnings."""
     config = arguments.load_config(args)
     if args.amp:
         arguments.enable_amp(config)

@@ -1,4 +1,4 @@
-"""Variants of a block-local config side by side: the same data, schedule, batch, seed and initial weights."""
+"""Comparison of variants of a block-local config with the same data, schedule, batch, seed and initial weights."""
 
 from .grid import Cell, read_results, run_grid
 from .report import curves_plot, results_table

@@ -1,4 +1,4 @@
-"""Run a grid of variants and seeds; what is done is kept, what was interrupted goes on."""
+"""A grid of variants and seeds; finished runs are kept, interrupted ones continue."""
 
 import hashlib
 import json
@@ -31,8 +31,8 @@ class Cell:
     """One run of the grid.
 
     Attributes:
-        variant: What it changes.
-        seed: Of initial weights, data order and augmentation.
+        variant: The variant of the config.
+        seed: Seed for initial weights, data order and augmentation.
     """
 
     variant: Variant
@@ -40,7 +40,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Of its files and folder."""
+        """The name of its files and folder."""
         return re.sub(r'[^\w.+=-]+', '-', f'{self.variant.name}_seed{self.seed}')
 
 
@@ -56,29 +56,29 @@ def run_grid(
     jobs: int = 1,
     progress: Callable[[str], None] = print,
 ) -> tuple[list[dict], list[str]]:
-    """Train every cell that is not done yet and read the results.
+    """Train every cell that is not finished and read the results.
 
     Args:
-        config_path: A block-local config; its variants differ in what :func:`variant_config` says.
+        config_path: A block-local config; :func:`variant_config` describes how its variants differ.
         cells: The grid.
-        out: Folder for ``NAME.json``, one each run.
-        work_dir: Folder for configs, logs and checkpoints; an interrupted run goes on from its latest checkpoint there.
-        options: Config keys that are set in every cell.
-        metric: The validation metric that counts; None: box AP, mIoU or accuracy.
-        stretch: Share of the schedule that ``_exact_`` variants train by exact gradients.
-        jobs: Runs side by side, each with its share of the CPU's cores.
+        out: Folder for ``NAME.json``, one per run.
+        work_dir: Folder for configs, logs and checkpoints; an interrupted run resumes from its latest checkpoint there.
+        options: Config keys to set in every cell.
+        metric: The validation metric to report; None for box AP, mIoU or accuracy.
+        stretch: Fraction of the schedule that ``_exact_`` variants train with exact gradients.
+        jobs: Number of runs at a time; they share the CPU's cores.
         progress: Called with a line after each run.
 
     Returns:
         The results and the names of the cells that failed; their logs are ``WORK_DIR/NAME.log``.
 
     Raises:
-        ValueError: A result in ``out`` was made with another config, a variant does not fit the config, two cells have
-            one name, or a result lacks the metric.
+        ValueError: A result in ``out`` is from another config, a variant does not fit the config, two cells have the
+            same name, or a result lacks the metric.
     """
     names = [cell.name for cell in cells]
     if doubled := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f'{", ".join(sorted(doubled))} occurs twice in the grid: give its variants different labels')
+        raise ValueError(f'{", ".join(sorted(doubled))} occurs twice in the grid: give the variants different labels')
     out, work_dir = Path(out), Path(work_dir)
     out.mkdir(parents=True, exist_ok=True)
     work_dir.mkdir(parents=True, exist_ok=True)
@@ -105,9 +105,9 @@ def run_grid(
         if result.exists():
             if json.loads(result.read_text())['digest'] != digest:
                 raise ValueError(
-                    f'{result} was made with another config, schedule or stretch: move it away, or give another --out'
+                    f'{result} is from another config, schedule or stretch: move it away, or set another --out'
                 )
-            progress(f'{cell.name}: done before')
+            progress(f'{cell.name}: already done')
             continue
         config.dump(work_dir / f'{cell.name}.py')
         waiting.append((cell, result))
@@ -135,8 +135,8 @@ def read_results(paths: Iterable[Path], metric: str | None = None) -> list[dict]
     """Read the results of runs.
 
     Args:
-        paths: Their JSON files; one that is not there is left out.
-        metric: The validation metric that counts; None: box AP, mIoU or accuracy.
+        paths: Their JSON files; missing ones are skipped.
+        metric: The validation metric to report; None for box AP, mIoU or accuracy.
 
     Raises:
         ValueError: A result lacks the metric.
@@ -149,34 +149,34 @@ def read_results(paths: Iterable[Path], metric: str | None = None) -> list[dict]
         present = result['curve'][-1]['metrics']
         own = metric or next((name for name in _METRICS if name in present), ' or '.join(_METRICS))
         if own not in present:
-            raise ValueError(f'--metric {own}: {result["config"]} is validated by {", ".join(present)}')
+            raise ValueError(f'--metric {own}: the validation of {result["config"]} gives only {", ".join(present)}')
         results.append(result | dict(metric=own))
     return results
 
 
 def cell_config(base: Config, cell: Cell, stretch: float) -> Config:
-    """The config of one run, but for its folder."""
+    """Return the config of one run, without its folder."""
     config = variant_config(base, cell.variant, stretch)
     config.randomness = dict(config.get('randomness') or {}, seed=cell.seed)
     config.experiment_name = cell.name
-    # cuDNN's search for the fastest algorithm tries workspaces of many GB, which would be the peak of every variant.
+    # cuDNN's search for the fastest algorithm tries workspaces of many GB, which would set the peak of every variant.
     config.env_cfg = dict(config.get('env_cfg') or {}, cudnn_benchmark=False)
     return config
 
 
 def final(result: dict) -> float:
-    """The metric of a run's last validation, as it was logged."""
+    """Return the metric of a run's last validation, as logged."""
     return result['curve'][-1]['metrics'][result['metric']]
 
 
 def _modes(config: Config, variant: Variant) -> list[str]:
-    """The modes of the profiler that a run goes through."""
+    """Return the modes that a run goes through."""
     own = FROZEN if variant.kind == str(FROZEN) else mode_of(config)
     return [str(mode) for mode in ([own, own.with_exact_gradients()] if variant.exact else [own])]
 
 
 def _digest(config: Config) -> str:
-    """Of everything that a result depends on: not the folder it is made in."""
+    """Return a digest of everything that a result depends on, which excludes its folder."""
     kept = {key: value for key, value in config.to_dict().items() if key != 'work_dir'}
     return hashlib.sha256(Config(kept).pretty_text.encode()).hexdigest()[:16]
 
@@ -192,7 +192,7 @@ def _initial_path(base: Config, seed: int, work_dir: Path) -> Path:
 
 
 def _initial_weights(base: Config, seed: int, path: Path) -> None:
-    """Write the weights that every variant of a seed starts from: the plain model's, and the config's ``load_from``."""
+    """Write the initial weights for every variant of a seed: the plain model's, with the config's ``load_from``."""
     if path.exists():
         return
     init_default_scope(base.get('default_scope', 'mmengine'))

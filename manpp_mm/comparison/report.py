@@ -16,15 +16,15 @@ _TITLES = dict(
 
 
 def results_table(results: Sequence[dict]) -> str:
-    """A Markdown table: mean, standard deviation, paired differences with 95 % intervals, share of the gap closed.
+    """Format a Markdown table: mean, standard deviation, paired differences with 95 % intervals, share of gap closed.
 
-    The differences are to end-to-end, to frozen and, where they are among the variants, to ``front_frozen`` and to what
-    was labelled ``present``, a setting that another is to replace.
-    Metrics of the last validation, in points (per cent). A difference is taken seed by seed over the seeds that both
-    have; its interval is Student's. The share of the gap is (variant - frozen) / (end-to-end - frozen) of the means.
+    The metrics are those of the last validation, in points (per cent). The differences are to end-to-end, to frozen
+    and, if among the variants, to ``front_frozen`` and to the label ``present``, a setting that another may replace.
+    They are paired by seed, over the seeds that both have, with Student's interval. The share of the gap is
+    (variant - frozen) / (end-to-end - frozen) of the means.
 
     Args:
-        results: What :func:`manpp_mm.comparison.run_grid` returns.
+        results: The results from :func:`manpp_mm.comparison.run_grid`.
     """
     points = by_variant(results)
     references = [name for name in _TITLES if name in _REFERENCES or name in points]
@@ -46,7 +46,7 @@ def results_table(results: Sequence[dict]) -> str:
 
 
 def by_variant(results: Sequence[dict]) -> dict[str, dict[int, float]]:
-    """The final metric in points, by variant and seed."""
+    """Return the final metric in points, by variant and seed."""
     found: dict[str, dict[int, float]] = {}
     for result in results:
         found.setdefault(result['variant'], {})[result['seed']] = in_points(final(result), result['metric'])
@@ -54,12 +54,12 @@ def by_variant(results: Sequence[dict]) -> dict[str, dict[int, float]]:
 
 
 def in_points(value: float, metric: str) -> float:
-    """Per cent: COCO's metrics are fractions, MMSegmentation's are per cent already."""
+    """Convert a metric to per cent: COCO's are fractions, MMSegmentation's are already per cent."""
     return value * 100 if metric.startswith('coco/') else value
 
 
 def difference(own: dict[int, float], other: 'dict[int, float] | None') -> str:
-    """The mean of the paired differences and its 95 % interval, '' without a common seed."""
+    """Format the mean of the paired differences and its 95 % interval, '' without a common seed."""
     other = other or {}
     common = sorted(own.keys() & other.keys())
     if not common:
@@ -72,7 +72,7 @@ def difference(own: dict[int, float], other: 'dict[int, float] | None') -> str:
 
 
 def gap_closed(name: str, points: dict[str, dict[int, float]]) -> str:
-    """The share of the gap between frozen and end-to-end; '' where one of them is missing."""
+    """Format the share of the gap between frozen and end-to-end that is closed; '' if one of them is missing."""
     if name in _REFERENCES or not all(reference in points for reference in _REFERENCES):
         return ''
     common = sorted(set.intersection(*(set(points[key]) for key in (name, *_REFERENCES))))
@@ -83,10 +83,10 @@ def gap_closed(name: str, points: dict[str, dict[int, float]]) -> str:
 
 
 def curves_plot(results: Sequence[dict], path: 'str | Path') -> None:
-    """Draw the metric against iterations, seconds of training and peak memory into a PNG.
+    """Plot the metric over iterations, training time and peak memory to a PNG.
 
     Args:
-        results: What :func:`manpp_mm.comparison.run_grid` returns.
+        results: The results from :func:`manpp_mm.comparison.run_grid`.
         path: The file.
     """
     import matplotlib

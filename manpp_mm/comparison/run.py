@@ -1,4 +1,4 @@
-"""One run of a comparison, in a process of its own: ``python -m manpp_mm.comparison.run CONFIG JSON``."""
+"""One run of a comparison, in a separate process: ``python -m manpp_mm.comparison.run CONFIG JSON``."""
 
 import json
 import os
@@ -35,7 +35,7 @@ _PACKAGES = (
 
 
 class CurveHook(Hook):
-    """Writes each validation's metrics with the iteration and the seconds of training so far, validation left out."""
+    """Writes the metrics of each validation with the iteration and the training time so far, without validation."""
 
     priority = 'LOWEST'
 
@@ -76,16 +76,16 @@ class CurveHook(Hook):
 
 
 def run(config: Config) -> dict[str, Any]:
-    """Train and validate, going on where an interrupted run was.
+    """Train and validate; an interrupted run continues.
 
     Args:
-        config: A variant's, with ``comparison``, what the result is to say of itself. In it are ``initial``, the
-            weights to start from, ``modes``, those of :data:`manpp_mm.mode.MODES` that the run goes through, and
-            ``local``, how the backbone is trained block by block.
+        config: The config of a variant. Its ``comparison`` is copied to the result and contains ``initial``, the
+            initial weights; ``modes``, those of :data:`manpp_mm.mode.MODES` that the run goes through; and ``local``,
+            the settings of block-local training.
 
     Returns:
         ``comparison`` and: ``curve``, the metrics of each validation; ``seconds`` of training; ``peak_bytes`` and how
-        they were found; device and versions.
+        they were obtained; device and versions.
     """
     work_dir = Path(config.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
@@ -100,7 +100,7 @@ def run(config: Config) -> dict[str, Any]:
     runner.register_hook(hook)
     runner.train()
     if not _curve(work_dir) or _curve(work_dir)[-1]['iteration'] < runner.max_iters:
-        runner.val_loop.run()  # a run that was killed after its last checkpoint
+        runner.val_loop.run()  # the run was killed after its last checkpoint
     return dict(
         **config.comparison.to_dict() | dict(initial=Path(config.comparison.initial).name),
         iterations=runner.max_iters,
@@ -114,7 +114,7 @@ def run(config: Config) -> dict[str, Any]:
 
 
 def _curve(work_dir: Path) -> list[dict]:
-    """The validations by iteration; a resumed run may have repeated one."""
+    """Return the validations by iteration; a resumed run may have repeated one."""
     path = work_dir / CURVE
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     return [line for _, line in sorted({line['iteration']: line for line in lines}.items())]

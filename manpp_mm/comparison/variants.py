@@ -1,4 +1,4 @@
-"""From a block-local config to the configs of a comparison."""
+"""The variants of a block-local config for a comparison."""
 
 import ast
 import copy
@@ -20,25 +20,25 @@ KINDS: dict[str, dict[str, Any]] = {
     'front_frozen': {},
     **FAMILY,
 }
-"""The kinds of variants; of the local ones what they set in ``model.backbone.auxiliary``.
+"""The kinds of variants; for local ones, what they set in ``model.backbone.auxiliary``.
 
-``frozen`` keeps the whole backbone as it starts, ``front_frozen`` the stages that lie wholly before the last cut (of a
-Swin Transformer with the merging that follows); what comes after them trains end-to-end.
+``frozen`` freezes the whole backbone. ``front_frozen`` freezes the stages that lie wholly before the last cut (in a
+Swin Transformer including the merging after them); the rest trains end-to-end.
 """
 _PLAIN = (str(END_TO_END), str(FROZEN), 'front_frozen')
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What one variant changes.
+    """A variant of a config.
 
     Attributes:
-        name: As it was written, or the label before it.
+        name: The variant as written, or its label.
         kind: A key of :data:`KINDS`.
         blocks: ``local_blocks``, None for the config's own cuts.
-        exact: ``'start'`` or ``'end'``, where exact gradients flow for a stretch, or None.
-        options: Config keys that are set besides.
-        definition: As it was written, without label.
+        exact: Where to use exact gradients for a stretch: ``'start'``, ``'end'`` or None.
+        options: Additional config keys to set.
+        definition: The variant as written, without label.
     """
 
     name: str
@@ -55,23 +55,23 @@ class Variant:
 
 
 def parse_variant(name: str) -> Variant:
-    """Read a variant's name: ``manpp``, ``dgl_k4``, ``manpp_exact_start``, ``manpp+model.backbone.with_cp=True``.
+    """Parse a variant: ``manpp``, ``dgl_k4``, ``manpp_exact_start``, ``manpp+model.backbone.with_cp=True``.
 
-    A label may stand before it, ``low:manpp+optim_wrapper.optimizer.lr=0.001``.
+    It may start with a label, as in ``low:manpp+optim_wrapper.optimizer.lr=0.001``.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not a valid variant.
     """
     labelled = re.fullmatch(r'(?:(\w+):)?(.*)', name, re.DOTALL)
-    assert labelled is not None  # it takes any text
+    assert labelled is not None  # it matches any text
     label, definition = labelled.groups()
     head, *options = definition.split('+')
     match = re.fullmatch(rf'({"|".join(KINDS)})(?:_k(\d+))?(?:_exact_(start|end))?', head)
     if match is None or (match[1] in _PLAIN and head != match[1]) or not all('=' in option for option in options):
         raise ValueError(
-            f'{name!r} is no variant: one of {", ".join(KINDS)}, the local ones with _k4 for four blocks or '
-            '_exact_start or _exact_end for a stretch of exact gradients, all with +KEY=VALUE for a config key besides '
-            'and LABEL: before it'
+            f'{name!r} is not a variant: use one of {", ".join(KINDS)}. Local ones take _k4 for four blocks, '
+            '_exact_start or _exact_end for a stretch of exact gradients. All take +KEY=VALUE to set a config key, and '
+            'a prefix LABEL:'
         )
     pairs = dict(option.split('=', 1) for option in options)
     return Variant(
@@ -85,19 +85,19 @@ def parse_variant(name: str) -> Variant:
 
 
 def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
-    """A variant of a block-local config. What is not named here stays as it is.
+    """Return a variant of a block-local config; all other keys are kept.
 
     Args:
-        config: The config of MAN++; left as it is.
+        config: The block-local config; not modified.
         variant: The variant.
-        stretch: Share of the schedule that ``exact`` covers.
+        stretch: Fraction of the schedule that ``exact`` covers.
 
     Raises:
-        ValueError: The config is not block-local, or leaves its cuts to be planned.
+        ValueError: The config is not block-local, or its cuts are to be planned.
     """
     checked_local_class(config)
     if config.model.backbone.get('local_blocks') == 'auto':
-        raise ValueError("a comparison needs fixed cuts in place of local_blocks='auto': tools/fit.py finds some")
+        raise ValueError("a comparison needs fixed cuts instead of local_blocks='auto': write them with tools/fit.py")
     config = copy.deepcopy(config)
     hooks = list(config.get('custom_hooks') or [])
     if variant.local:
@@ -126,7 +126,7 @@ def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
 
 
 def stages_to_freeze(config: Config, kind: str) -> int:
-    """Upstream's ``frozen_stages`` of a variant."""
+    """Return upstream's ``frozen_stages`` for a variant."""
     init_default_scope(config.get('default_scope', 'mmengine'))
     local = MODELS.build(copy.deepcopy(config.model.backbone))
     last = local.blocks()[-1].units

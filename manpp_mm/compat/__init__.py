@@ -1,4 +1,4 @@
-"""What lets MMLab's packages run on today's PyTorch. Each part does nothing where it is not needed."""
+"""Compatibility of MMLab's packages with current PyTorch. Each part does nothing if it is not needed."""
 
 from . import mmpretrain, versions
 
@@ -6,7 +6,7 @@ from . import mmpretrain, versions
 def apply() -> None:
     """Apply every part; called once by ``import manpp_mm``, before anything imports ``mmcv.ops``."""
     versions.check()
-    # These import the packages that are checked.
+    # These import the packages checked above.
     from . import checkpoint, config_prefix, mmcv_ops
 
     mmcv_ops.apply()

@@ -1,7 +1,7 @@
-"""Resume under torch >= 2.6, where ``torch.load`` accepts tensors and allow-listed types alone.
+"""Resuming with torch >= 2.6, where ``torch.load`` accepts only tensors and allow-listed types.
 
-MMEngine stores its message hub in a checkpoint: history buffers over numpy arrays. These are allowed by name; the
-safety of ``weights_only=True`` stays on.
+MMEngine stores its message hub in a checkpoint: history buffers with numpy arrays. These types are added to the allow
+list; ``weights_only=True`` stays in effect.
 """
 
 import builtins
@@ -13,14 +13,14 @@ from mmengine.logging import HistoryBuffer
 
 
 def _history_buffer_attribute(owner: Any, name: str) -> Any:
-    """``getattr`` as MMEngine's pickled history buffers need it: HistoryBuffer's own statistics and nothing else."""
+    """Replace ``getattr`` for MMEngine's pickled history buffers; allows only HistoryBuffer's own statistics."""
     if owner is HistoryBuffer and name in {'current', 'max', 'mean', 'min', *HistoryBuffer._statistics_methods}:
         return builtins.getattr(owner, name)
     raise TypeError(f'a checkpoint asks for the attribute {name!r} of {owner!r}; only statistics of HistoryBuffer load')
 
 
 def apply() -> None:
-    """Allow-list what a MMEngine checkpoint holds."""
+    """Add the types in MMEngine's checkpoints to the allow list."""
     if not hasattr(torch.serialization, 'add_safe_globals'):
         return
     numpy_multiarray = getattr(np, '_core', None) or np.core
@@ -30,7 +30,7 @@ def apply() -> None:
             (_history_buffer_attribute, 'builtins.getattr'),
             numpy_multiarray.multiarray._reconstruct,
             numpy_multiarray.multiarray.scalar,
-            # The same functions under the name that numpy 1 gave them.
+            # The same functions under their names in numpy 1.
             (numpy_multiarray.multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
             (numpy_multiarray.multiarray.scalar, 'numpy.core.multiarray.scalar'),
             np.ndarray,

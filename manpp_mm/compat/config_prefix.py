@@ -1,8 +1,8 @@
-"""``manpp_mm::`` and, on packages whose name MMEngine does not know, ``mmdet::`` and ``mmseg::`` in ``_base_``.
+"""The prefix ``manpp_mm::`` in ``_base_``, and ``mmdet::`` and ``mmseg::`` for packages that MMEngine does not know.
 
-MMEngine resolves prefixes through a fixed table from module to installed package. The maintained fork installs the
-same modules under other package names, and this project is not in the table. MMEngine resolves them in ``_base_``
-alone; :func:`read_config` takes them as a config's own name, too.
+MMEngine resolves prefixes through a fixed table from module to installed package. The maintained fork installs the same
+modules under other package names, and this project is not in the table. MMEngine resolves prefixes only in ``_base_``;
+:func:`read_config` also accepts them in the name of a config.
 """
 
 import os.path as osp
@@ -16,27 +16,31 @@ from mmengine.utils import is_installed
 
 OWN = 'manpp_mm'
 PREFIXES = ('mmdet', 'mmseg', 'mmpretrain', OWN)
-"""The packages whose configs a command line may name, ``mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py`` say."""
+"""Packages whose configs can be named on a command line: ``mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py``."""
 
 
 def read_config(name: 'str | Path') -> Config:
     """Read a config.
 
     Args:
-        name: A file, or a package's config: ``mmdet::``, ``mmseg::``, ``mmpretrain::`` or ``manpp_mm::`` and the path
-            in its folder of configs.
+        name: A file, or a config of a package: ``mmdet::``, ``mmseg::``, ``mmpretrain::`` or ``manpp_mm::`` and the
+            path in its config folder.
 
     Raises:
-        FileNotFoundError: There is none; the message names one of the same file name or that is spelt alike.
-        ValueError: Another prefix, or a package that is not installed.
+        FileNotFoundError: The config does not exist; the message suggests one with the same or a similar name.
+        ValueError: The prefix is unknown, or its package is not installed.
     """
     module, separator, relative = str(name).partition('::')
     if not separator:
         if not osp.isfile(name):
-            raise FileNotFoundError(f'there is no config {name}; those of a package begin with its name: mmdet::...')
+            raise FileNotFoundError(
+                f'there is no config {name}; for a config of a package, start with its name: mmdet::...'
+            )
         return Config.fromfile(name)
     if module not in PREFIXES:
-        raise ValueError(f'{name}: {module!r} is none of {", ".join(f"{prefix}::" for prefix in PREFIXES)}')
+        raise ValueError(
+            f'{name}: unknown prefix {module!r}, use one of {", ".join(f"{prefix}::" for prefix in PREFIXES)}'
+        )
     if find_spec(module) is None:
         raise ValueError(f'{name}: {module} is not installed')
     folder = Path(config_folder(module))
@@ -50,19 +54,19 @@ def read_config(name: 'str | Path') -> Config:
 
 
 def config_folder(module: str) -> str:
-    """Return the folder that holds a package's configs: inside an installed package, or beside it in a checkout."""
+    """Return the config folder of a package: inside an installed package, or next to it in a checkout."""
     spec = find_spec(module)
-    assert spec is not None and spec.origin is not None  # the callers ask for installed packages alone
+    assert spec is not None and spec.origin is not None  # callers pass only installed packages
     package = osp.dirname(spec.origin)
     folders = [osp.join(package, '.mim', 'configs'), osp.join(osp.dirname(package), 'configs')]
     for folder in folders:
         if osp.isdir(folder):
             return folder
-    raise FileNotFoundError(f'{module} is installed without its configs; looked in {" and ".join(folders)}')
+    raise FileNotFoundError(f'{module} is installed without its configs; searched {" and ".join(folders)}')
 
 
 def apply() -> None:
-    """Teach ``Config`` the prefixes; ``_base_`` entries that MMEngine resolves itself are left to it."""
+    """Make ``Config`` resolve the prefixes; ``_base_`` entries that MMEngine resolves itself are left to it."""
     original = Config._get_cfg_path
     if getattr(original, 'manpp_mm', False):
         return
@@ -74,7 +78,7 @@ def apply() -> None:
         path = osp.join(config_folder(module), relative)
         if not osp.isfile(path):
             raise FileNotFoundError(f'_base_ {cfg_path!r} in {filename}: {path} does not exist')
-        # This project registers into other packages' registries: its dicts carry no scope of their own.
+        # This project registers in other packages' registries, so its dicts have no scope of their own.
         return path, None if module == OWN else module
 
     _get_cfg_path.manpp_mm = True  # type: ignore[attr-defined]

@@ -1,10 +1,10 @@
-"""torchvision's kernels behind ``mmcv.ops`` where mmcv has no compiled ops.
+"""torchvision's kernels for ``mmcv.ops`` if mmcv has no compiled ops.
 
-``mmcv-lite`` installs anywhere, ``mmcv`` needs a wheel built for the very torch in use. MMDetection imports
-``mmcv.ops`` either way, which loads the extension module ``mmcv._ext``. Where that is missing, a stand-in takes its
-place whose functions have mmcv's signatures and torchvision's kernels. A compiled mmcv always wins.
+``mmcv-lite`` installs anywhere; ``mmcv`` needs a wheel built for the installed torch version. MMDetection imports
+``mmcv.ops`` in either case, which loads the extension module ``mmcv._ext``. If it is missing, a stand-in replaces it,
+with mmcv's signatures and torchvision's kernels. A compiled mmcv always takes precedence.
 
-One file of more than 300 lines, for it can be loaded by itself, where this package is not.
+This is one file of more than 300 lines, so that it can be used alone, without this package.
 """
 
 import importlib.util
@@ -23,11 +23,11 @@ NAME = 'mmcv._ext'
 
 
 def apply() -> None:
-    """Install the stand-in, unless mmcv is absent or brings its own compiled ops."""
+    """Install the stand-in, unless mmcv is absent or has compiled ops."""
     if importlib.util.find_spec('mmcv') is None or NAME in sys.modules or importlib.util.find_spec(NAME) is not None:
         return
     module = _StandIn(NAME, __doc__)
-    # mmengine and mmcv ask for the loader to learn whether ops exist.
+    # mmengine and mmcv look for the loader to find out whether ops exist.
     module.__spec__ = ModuleSpec(NAME, Loader())
     sys.modules[NAME] = module
 
@@ -51,19 +51,19 @@ def _missing(name: str) -> Callable:
 
 
 def _full(tensor: Tensor) -> Tensor:
-    """Half precision as float32: torchvision's CPU kernels lack it, and its own autocast rule does the same."""
+    """Convert half precision to float32, which torchvision's CPU kernels need; its autocast rule does the same."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _fill(output: Tensor, kernel: Callable[[], Tensor]) -> None:
-    """Let ``output`` be the kernel's result; the zeros that mmcv allocated for it are let go first."""
+    """Set ``output`` to the kernel's result; the zeros that mmcv allocated for it are freed first."""
     dtype, shape = output.dtype, output.shape
     output.set_()  # type: ignore[call-overload]
     output.set_(kernel().to(dtype).reshape(shape))  # type: ignore[call-overload]
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Indices of the kept boxes, best first; ``offset`` 1 counts a box's last pixel as part of it."""
+    """Return the indices of the kept boxes, best first; with ``offset`` 1, a box includes its last pixel."""
     boxes = _full(boxes)
     if offset:
         boxes = boxes + boxes.new_tensor([0, 0, offset, offset])
@@ -138,7 +138,7 @@ def roi_pool_forward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """torchvision rounds a region's corners to whole cells first, mmcv's CUDA kernel rounds each bin."""
+    """Run RoI pooling; torchvision rounds a region's corners to whole cells first, mmcv's CUDA kernel each bin."""
     values = _full(input)
     pooled, index = torch.ops.torchvision.roi_pool(
         values, rois.to(values.dtype), spatial_scale, pooled_height, pooled_width
@@ -230,7 +230,7 @@ def _deform_conv_backward(
     groups: int,
     deform_groups: int,
 ) -> tuple[Tensor, ...]:
-    """Gradients of input, weight, offset, mask and bias."""
+    """Return the gradients of input, weight, offset, mask and bias."""
     input = _full(input)
     empty = input.new_zeros((input.size(0), 0))
     return torch.ops.torchvision._deform_conv2d_backward(
@@ -362,7 +362,7 @@ def modulated_deform_conv_backward(
 
 
 def _attend(value: Tensor, shapes: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
-    """Deformable attention over several levels in PyTorch's own operators, as mmcv runs it on a CPU."""
+    """Run deformable attention over several levels with PyTorch's own operators, like mmcv on a CPU."""
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 
     return multi_scale_deformable_attn_pytorch(value, shapes, locations, weights)

@@ -1,4 +1,4 @@
-"""MMPretrain, which is optional: MMDetection and MMSegmentation take ConvNeXt from it."""
+"""Optional support of MMPretrain, from which MMDetection and MMSegmentation use ConvNeXt."""
 
 import warnings
 from functools import cache
@@ -12,12 +12,12 @@ from mmengine.config import Config
 
 @cache
 def models() -> ModuleType | None:
-    """``mmpretrain.models``, None where it is not there or, with a warning, cannot be imported."""
+    """Return ``mmpretrain.models``; None if it is not installed or, with a warning, cannot be imported."""
     if find_spec('mmpretrain') is None:
         return None
     try:
         return import_module('mmpretrain.models')
-    except Exception as error:  # one made for other versions of MMLab's packages, or without what it needs
+    except Exception as error:  # other versions of MMLab's packages, or missing dependencies
         warnings.warn(
             f'mmpretrain is installed but cannot be imported ({type(error).__name__}: {error}): its local backbones '
             'and LocalConvNeXt are not registered',
@@ -27,7 +27,7 @@ def models() -> ModuleType | None:
 
 
 def complete_loaders(config: Config) -> None:
-    """Give a classifier's loaders the settings that MMPretrain's own tools/train.py gives them."""
+    """Give a classifier's loaders the settings of MMPretrain's own tools/train.py."""
     if config.get('default_scope') != 'mmpretrain':
         return
     for key in ('train_dataloader', 'val_dataloader', 'test_dataloader'):

@@ -1,4 +1,4 @@
-"""One warning at import for combinations of packages that are known to fail, each with the way out."""
+"""A warning at import about combinations of packages that are known to fail, each with a fix."""
 
 import re
 import warnings
@@ -24,7 +24,7 @@ _OLDEST = {
 
 
 def check() -> None:
-    """Warn once, of everything that was found."""
+    """Warn once about all problems found."""
     found = faults()
     if found:
         warnings.warn(
@@ -35,7 +35,7 @@ def check() -> None:
 
 
 def faults() -> list[str]:
-    """What is known to fail among the installed packages, each with the way out; no newer version is one as such."""
+    """Return known problems of the installed packages, each with a fix; a newer version alone is not a problem."""
     found = []
     for packages in _ONE_MODULE:
         present = [name for name in packages if installed(name)]
@@ -47,7 +47,9 @@ def faults() -> list[str]:
     if find_spec('mmseg') is not None:
         missing = [name for name in ('ftfy', 'regex') if find_spec(name) is None]
         if missing:
-            found.append(f'mmsegmentation imports {" and ".join(missing)} without naming it: pip install ftfy regex')
+            found.append(
+                f'mmsegmentation imports {" and ".join(missing)} but does not require it: pip install ftfy regex'
+            )
     mmcv = installed('mmcv', 'mmcv-lite')
     refuse = [name for name, last in _REFUSE_MMCV_2_2.items() if (own := installed(name)) and own <= last]
     if mmcv and mmcv >= (2, 2, 0) and refuse:
@@ -62,16 +64,16 @@ def faults() -> list[str]:
     torch, wanted = installed('torch'), _torch_of_torchvision()
     if torch and wanted and torch != wanted:
         found.append(
-            f'torchvision {version("torchvision")} is built for torch {_text(wanted)}, and torch is {_text(torch)}: '
-            'install the pair of one release'
+            f'torchvision {version("torchvision")} is built for torch {_text(wanted)}, but torch is {_text(torch)}: '
+            'install a matching pair'
         )
     if torch and wanted and version('torch').endswith('+cpu') != version('torchvision').endswith('+cpu'):
-        found.append('one of torch and torchvision is a CPU build, the other is not: install both from one place')
+        found.append('only one of torch and torchvision is a CPU build: install both from the same index')
     return found
 
 
 def installed(*packages: str) -> tuple[int, ...] | None:
-    """The version of the first of these packages that is installed."""
+    """Return the version of the first of these packages that is installed."""
     for package in packages:
         try:
             return _numbers(version(package))

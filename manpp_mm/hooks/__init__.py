@@ -1,4 +1,4 @@
-"""What plugs block-local training into MMEngine's Runner."""
+"""Hooks that add block-local training to MMEngine's Runner."""
 
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .checkpoint_modules_hook import CheckpointModulesHook

@@ -1,4 +1,4 @@
-"""The checkpoint hook that survives being killed at any moment."""
+"""A checkpoint hook whose files stay intact if the process is killed."""
 
 import errno
 import os
@@ -19,13 +19,13 @@ from .work_folder import hold_folder, release_folder
 
 @register_backend('AtomicLocalBackend')
 class AtomicLocalBackend(LocalBackend):
-    """Local files that are either there as a whole or not at all: written beside their place, then renamed."""
+    """A local storage backend with atomic writes: to a temporary file, which is then renamed."""
 
     def put(self, obj: bytes, filepath: 'str | Path') -> None:
-        """Write bytes to a file; its folder is made if it does not exist.
+        """Write bytes to a file; its folder is created if it does not exist.
 
         Raises:
-            OSError: The file cannot be written; a full disk is named with what is left.
+            OSError: The file cannot be written; for a full disk, the message says what is intact.
         """
         os.makedirs(osp.dirname(filepath) or '.', exist_ok=True)
         temporary = f'{filepath}.{os.getpid()}.tmp'
@@ -36,26 +36,26 @@ class AtomicLocalBackend(LocalBackend):
                 os.fsync(file.fileno())
             os.replace(temporary, filepath)
         except BaseException as error:
-            Path(temporary).unlink(missing_ok=True)  # a full disk should not stay full
+            Path(temporary).unlink(missing_ok=True)  # free the space on a full disk
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise OSError(
-                    f'the disk is full: {filepath} could not be written. The checkpoints before it are whole: make '
-                    'room, and go on with --resume'
+                    f'the disk is full: {filepath} could not be written. Earlier checkpoints are intact: free some '
+                    'space, then continue with --resume'
                 ) from error
             raise
 
     def put_text(self, obj: str, filepath: 'str | Path', encoding: str = 'utf-8') -> None:
-        """Write a text to a file."""
+        """Write text to a file."""
         self.put(obj.encode(encoding), filepath)
 
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """MMEngine's ``CheckpointHook`` for runs that may be killed at any moment, while saving included.
+    """MMEngine's ``CheckpointHook`` for runs that may be killed at any moment, even while saving.
 
-    A local checkpoint is written to a temporary file and renamed; ``last_checkpoint`` follows, and only then the
-    oldest is deleted. Before a resume it looks whether the checkpoint is whole. A work folder takes one training at a
-    time: a second process is refused. Arguments are ``CheckpointHook``'s.
+    A local checkpoint is written to a temporary file and renamed. ``last_checkpoint`` is updated next, and only then is
+    the oldest checkpoint deleted. Before a resume, the hook checks that the checkpoint is complete. It refuses a second
+    training in the same work folder. The arguments are those of ``CheckpointHook``.
 
     Example:
         >>> default_hooks = dict(checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3))
@@ -63,15 +63,15 @@ class AtomicCheckpointHook(CheckpointHook):
 
     plain = CheckpointHook
 
-    # The parent's.
+    # Set by the parent class.
     file_backend: BaseStorageBackend
     keep_ckpt_ids: deque[int]
 
     def before_run(self, runner: Runner) -> None:
-        """Look at the checkpoint that the run is about to resume from.
+        """Check the checkpoint from which the run is about to resume.
 
         Raises:
-            RuntimeError: It is missing or damaged; the message names it and the previous good one.
+            RuntimeError: It is missing or damaged; the message names it and the latest intact one.
         """
         if not runner._resume or runner._has_loaded:
             return
@@ -80,7 +80,7 @@ class AtomicCheckpointHook(CheckpointHook):
             check_whole(path, runner.work_dir, re.sub(r'\{[^}]*\}', '*', self.filename_tmpl))
 
     def before_train(self, runner: Runner) -> None:
-        """Take the work folder and find out where checkpoints go; see ``CheckpointHook``.
+        """Lock the work folder and set up where checkpoints are saved; see ``CheckpointHook``.
 
         Raises:
             RuntimeError: Another process trains in the folder.
@@ -96,7 +96,7 @@ class AtomicCheckpointHook(CheckpointHook):
                     leftover.unlink()
 
     def after_train(self, runner: Runner) -> None:
-        """Give the work folder back; see ``CheckpointHook``."""
+        """Unlock the work folder; see ``CheckpointHook``."""
         super().after_train(runner)
         release_folder(runner.work_dir)
 
@@ -106,7 +106,7 @@ class AtomicCheckpointHook(CheckpointHook):
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         steps = []
         if self.max_keep_ckpts > 0:
-            # The checkpoint names the outdated ones too, so that a run that is killed here deletes them on resume.
+            # The checkpoint also lists the outdated ones, so that a run killed here deletes them when it resumes.
             steps = [*(kept for kept in self.keep_ckpt_ids if kept != step), step]
             runner.message_hub.update_info('keep_ckpt_ids', steps)
             self.keep_ckpt_ids = deque(steps, self.max_keep_ckpts)
@@ -140,7 +140,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
 
 class _LateRemoval:
-    """A file backend that removes files when told to."""
+    """A file backend that delays the removal of files until ``remove_now``."""
 
     def __init__(self, backend: BaseStorageBackend) -> None:
         self._backend = backend

@@ -1,4 +1,4 @@
-"""In what a checkpoint's own config trained its auxiliary networks differently."""
+"""Differences between a checkpoint's config and the current one that affect auxiliary networks."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,11 +9,11 @@ _KEYS = ('cuts', 'local_blocks', 'auxiliary')
 
 
 def changed_keys(trained: Mapping, now: Mapping) -> list[str]:
-    """The keys of a local backbone that differ between two configs, in words; none if either has a plain one.
+    """Describe the keys of a local backbone that differ between two configs; none if either has a plain backbone.
 
     Args:
-        trained: A checkpoint's.
-        now: The one that is to go on from it.
+        trained: The config of a checkpoint.
+        now: The config that continues from it.
     """
     if local_class(trained) is None or local_class(now) is None:
         return []
@@ -38,5 +38,5 @@ def _leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 
 def _as_lists(value: Any) -> Any:
-    """Cuts may be tuples in one config and lists in the other."""
+    """Convert tuples to lists, since cuts may be tuples in one config and lists in the other."""
     return list(map(_as_lists, value)) if isinstance(value, (list, tuple)) else value

@@ -1,4 +1,4 @@
-"""The hook that checkpoints named modules of a model: neck and heads, once the backbone is off the peak."""
+"""A hook that checkpoints named modules, such as neck and heads once the backbone no longer sets the peak."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -19,17 +19,18 @@ from .replaced_method import ReplacedMethod, checked_names, find_modules
 class CheckpointModulesHook(ModelHook):
     """Recomputes named modules in backward instead of keeping their activations.
 
-    Gradients and BatchNorm statistics stay those of the model as it is; memory falls by what the modules keep, time
-    grows by their forward. A dense head whose ``forward`` maps over the levels of a pyramid is checkpointed level by
-    level. Works for any detector or segmentor, with a local backbone (local or exact gradients) or a plain one.
+    Gradients and BatchNorm statistics do not change. It saves the memory of the modules' activations and costs one more
+    forward of them. A dense head whose ``forward`` maps over pyramid levels is checkpointed level by level. Works with
+    any detector or segmentor, with a local backbone (local or exact gradients) or a plain one.
 
     Args:
-        modules: Names of modules as in ``model.named_modules()``: ``['neck', 'rpn_head']`` of a Faster R-CNN,
-            ``['decode_head']`` of a segmentor. ``*`` stands for one part of a name: ``['encoder.layers.*']`` of a DETR.
+        modules: Names of modules as in ``model.named_modules()``, such as ``['neck', 'rpn_head']`` for a Faster R-CNN
+            or ``['decode_head']`` for a segmentor. ``*`` matches one part of a name, as in ``['encoder.layers.*']`` for
+            a DETR.
 
     Raises:
-        ValueError: ``modules`` is not a list of names. At the start of training: a name that the model does not
-            have, or its local backbone. After the first iteration: a module that did not run.
+        ValueError: ``modules`` is not a list of names. At the start of training: the model has no module of this name,
+            or it is the local backbone. After the first iteration: a module did not run.
 
     Example:
         >>> custom_hooks = [*_base_.manpp_hooks, dict(type='CheckpointModulesHook', modules=['neck', 'rpn_head'])]
@@ -51,32 +52,32 @@ class CheckpointModulesHook(ModelHook):
         for name, module in find_modules(model, self.modules, 'CheckpointModulesHook').items():
             if isinstance(module, LocalBackbone):
                 raise ValueError(
-                    f'CheckpointModulesHook: {name!r} is trained block by block; to checkpoint inside it set '
+                    f'CheckpointModulesHook: {name!r} is trained block by block; to checkpoint inside it, set '
                     f"model.{name}.with_cp=True (units) or gradient='exact' (blocks)"
                 )
             self._calls[name] = CheckpointedCall(module, _checkpointed_method(module))
             yield self._calls[name]
 
     def remove(self, model: nn.Module) -> None:
-        """Leave the modules as they were."""
+        """Restore the modules."""
         super().remove(model)
         self._calls = {}
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: 'dict | None' = None, outputs: 'dict | None' = None
     ) -> None:
-        """After the first iteration: was every module run?
+        """Check after the first iteration that every module ran.
 
         Raises:
-            ValueError: One was not.
+            ValueError: A module did not run.
         """
         self.check_ran()
 
     def check_ran(self) -> None:
-        """After a training step: was every module run?
+        """Check after a training step that every module ran.
 
         Raises:
-            ValueError: One was not; the message names the hook's key.
+            ValueError: A module did not run; the message names the hook's key.
         """
         for name, call in self._calls.items():
             if not call.ran:
@@ -89,7 +90,7 @@ class CheckpointModulesHook(ModelHook):
 
 
 def _checkpointed_method(module: nn.Module) -> str:
-    """``forward_single`` where the class whose ``forward`` runs, or one derived from it, defines that."""
+    """Return ``forward_single`` if the class whose ``forward`` runs, or a subclass of it, defines that method."""
 
     def defined(method: str) -> int:
         order = type(module).__mro__
@@ -104,7 +105,7 @@ class CheckpointedCall(ReplacedMethod):
     ran = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the method; in training keep its inputs alone."""
+        """Run the method; in training, keep only its inputs."""
         if not (self.module.training and torch.is_grad_enabled()):
             return self.original(*args, **kwargs)
         self.ran = True

@@ -1,4 +1,4 @@
-"""The hook that turns a head's loss into gradients before the next head runs."""
+"""A hook that turns a head's loss into gradients before the next head runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,21 +16,20 @@ from .trunk_optimizer import loss_scale, optim_wrapper_of
 
 @HOOKS.register_module()
 class EarlyLossHook(ModelHook):
-    """Turns a head's loss into gradients of its input features at once, which frees the head's activations.
+    """Turns a head's loss into gradients of its input features immediately, which frees the head's activations.
 
-    In a two-stage detector RPN and RoI head meet only in the gradient of the pyramid: with
-    ``heads=['rpn_head']`` the RPN's activations are gone when the RoI head runs, and in backward its share of the
-    gradient is there. The gradients stay those of the model as it is and nothing is computed twice.
+    In a two-stage detector, RPN and RoI head share only the gradient of the pyramid. With ``heads=['rpn_head']``, the
+    RPN's activations are freed before the RoI head runs, and its part of the gradient is added in backward. Gradients
+    do not change, and nothing is computed twice.
 
     Args:
         heads: Names of heads as in ``model.named_modules()``, with MMDetection's ``loss(x, ...)`` or
             ``loss_and_predict(x, ...)``.
 
     Raises:
-        ValueError: ``heads`` is not a list of names. At the start of training: a name that the model does not have,
-            a module without a loss of its own, or one whose parameters several optimizers hold. At the first step: a
-            loss that does not start from a list of feature maps, that takes another head's output, or that has no
-            term.
+        ValueError: ``heads`` is not a list of names. At the start of training: the model has no module of this name,
+            the module has no loss of its own, or several optimizers hold its parameters. At the first step: the loss
+            does not start from a list of feature maps, uses another head's output, or has no term.
 
     Example:
         >>> custom_hooks = [*_base_.manpp_hooks, dict(type='EarlyLossHook', heads=['rpn_head'])]
@@ -69,14 +68,14 @@ def _carries_gradient(value: Any) -> bool:
 
 
 class EarlyCall(ReplacedMethod):
-    """A head's ``loss`` or ``loss_and_predict``, its gradients taken at once while the head trains."""
+    """A head's ``loss`` or ``loss_and_predict`` that computes its gradients immediately while the head trains."""
 
     def __init__(self, module: nn.Module, method: str, loss_scaler: 'torch.amp.GradScaler | None') -> None:
         super().__init__(module, method)
         self.loss_scaler = loss_scaler
 
     def __call__(self, x: 'Sequence[torch.Tensor]', *args: Any, **kwargs: Any) -> Any:
-        """Run the method; in training return losses whose gradients are taken already."""
+        """Run the method; in training, return losses whose gradients are already computed."""
         if not (self.module.training and torch.is_grad_enabled()):
             return self.original(x, *args, **kwargs)
         self._check(x, args, kwargs)
@@ -99,6 +98,6 @@ class EarlyCall(ReplacedMethod):
             raise ValueError(f'EarlyLossHook: the loss of {name} does not start from a list of feature maps')
         if _carries_gradient(args) or _carries_gradient(kwargs):
             raise ValueError(
-                f"EarlyLossHook: the loss of {name} takes another head's output, whose gradient would be lost: remove "
+                f"EarlyLossHook: the loss of {name} uses another head's output, whose gradient would be lost: remove "
                 'it from heads'
             )

@@ -1,4 +1,4 @@
-"""The hook that stops a training whose losses are no longer finite."""
+"""A hook that stops a training at a loss that is not finite."""
 
 from math import isfinite
 
@@ -9,22 +9,23 @@ from mmengine.runner import Runner
 from .model_hook import TrainingHook
 
 _WAYS_OUT = (
-    'Lower optim_wrapper.optimizer.lr or lengthen its warm-up, set optim_wrapper.clip_grad=dict(max_norm=35), or look '
-    'at the data; remove FiniteLossHook from custom_hooks to go on all the same.'
+    'Lower optim_wrapper.optimizer.lr or lengthen its warm-up, set optim_wrapper.clip_grad=dict(max_norm=35), or check '
+    'the data; remove FiniteLossHook from custom_hooks to continue anyway.'
 )
 
 
 @HOOKS.register_module()
 class FiniteLossHook(TrainingHook):
-    """Stops training at a loss that is NaN or infinite and names block, loss and iteration.
+    """Stops training at a NaN or infinite loss and names block, loss and iteration.
 
-    It reads what the message hub holds of this iteration's losses and adds no synchronisation with the device. Before a
-    checkpoint is written it looks at the weights too, which another rank's loss or this very step may have broken, so
-    that no file holds such weights and none is deleted for it. Leave it out of ``custom_hooks`` to go on all the same.
+    It reads this iteration's losses from the message hub and adds no synchronization with the device. Before a
+    checkpoint is saved, it also checks the weights, which another rank's loss or this step may have broken: such
+    weights are never saved, and no older file is deleted for them. To continue anyway, remove it from
+    ``custom_hooks``.
 
     Args:
-        patience: Under a loss scaler, which skips such steps: how many iterations in a row are tolerated before the
-            one that stops. Without one the first stops.
+        patience: With a loss scaler, which skips such steps: the number of consecutive iterations to tolerate. Without
+            a loss scaler, the first one stops the training.
 
     Raises:
         ValueError: ``patience`` is negative.
@@ -40,14 +41,14 @@ class FiniteLossHook(TrainingHook):
         self._in_a_row = 0
 
     def before_train(self, runner: Runner) -> None:
-        """Start counting anew."""
+        """Reset the count."""
         self._in_a_row = 0
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Look at the weights and buffers that are about to be saved.
+        """Check the weights and buffers to be saved.
 
         Raises:
-            RuntimeError: One is NaN or infinite.
+            RuntimeError: A value is NaN or infinite.
         """
         broken = [
             name
@@ -57,17 +58,17 @@ class FiniteLossHook(TrainingHook):
         if broken:
             raise RuntimeError(
                 f'{len(broken)} weights or buffers are NaN or infinite at iteration {checkpoint["meta"]["iter"]} '
-                f'({", ".join(broken[:3])}{", ..." if len(broken) > 3 else ""}): this checkpoint was not saved, those '
-                f'saved so far are untouched. {_WAYS_OUT}'
+                f'({", ".join(broken[:3])}{", ..." if len(broken) > 3 else ""}): this checkpoint was not saved, '
+                f'earlier ones are intact. {_WAYS_OUT}'
             )
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: 'dict | None' = None, outputs: 'dict | None' = None
     ) -> None:
-        """Look at this iteration's losses.
+        """Check this iteration's losses.
 
         Raises:
-            RuntimeError: One is NaN or infinite.
+            RuntimeError: A loss is NaN or infinite.
         """
         found = {}
         for name in outputs or {}:
@@ -85,7 +86,7 @@ class FiniteLossHook(TrainingHook):
         scaled = any(scaler is not None and scaler.is_enabled() for scaler in scalers)
         if scaled and self._in_a_row <= self.patience:
             return
-        # In the order of forward: what broke first makes everything after it NaN.
+        # In forward order: the first broken loss makes everything after it NaN.
         blocks = [name for name in found if name.startswith('block')]
         name = (blocks or list(found))[0]
         where = f'local block {name.split(".")[0].removeprefix("block")}' if blocks else 'the last block and the heads'
@@ -93,6 +94,6 @@ class FiniteLossHook(TrainingHook):
         raise RuntimeError(
             f'{name} is {found[name]} at iteration {runner.iter + 1}, the loss of {where}'
             + (f' ({self._in_a_row} iterations in a row)' if scaled else '')
-            + (f'; with it {", ".join(others)}' if others else '')
-            + f'. Checkpoints saved so far are untouched. {_WAYS_OUT}'
+            + (f'; also {", ".join(others)}' if others else '')
+            + f'. Earlier checkpoints are intact. {_WAYS_OUT}'
         )

@@ -1,4 +1,4 @@
-"""The hook that trains a stretch of the schedule by exact gradients."""
+"""A hook that trains part of the schedule with exact gradients."""
 
 import re
 from collections.abc import Iterable
@@ -18,20 +18,20 @@ _BLOCK_SCALAR = re.compile(r'train/block\d+\.')
 class GradientSwitchHook(ModelHook):
     """Switches a local backbone to exact gradients for a stretch of the schedule, and back.
 
-    In the stretch each block is checkpointed and the task's gradient flows through all of them: the gradients of
-    end-to-end training at about the memory of local training. The auxiliary networks stand still meanwhile; momentum
-    branches go on following their units. The phase follows from the iteration, so that a resumed run keeps it.
+    During the stretch, each block is checkpointed and the task's gradient flows through all blocks: the gradients of
+    end-to-end training at about the memory of local training. Meanwhile, the auxiliary networks are not trained;
+    momentum branches keep following their units. The phase depends only on the iteration, so a resumed run keeps it.
 
     Args:
-        begin: Where the stretch begins, included. An integer counts epochs from 0 (iterations with
-            ``by_epoch=False``), a float in [0, 1] is a fraction of the schedule.
-        end: Where it ends, excluded; None: with the schedule.
-        by_epoch: What integers count.
+        begin: Start of the stretch, inclusive. An integer counts epochs from 0 (iterations with ``by_epoch=False``), a
+            float in [0, 1] is a fraction of the schedule.
+        end: End of the stretch, exclusive; None for the end of the schedule.
+        by_epoch: Whether integers count epochs or iterations.
 
     Raises:
-        ValueError: ``begin`` or ``end`` is of another kind, negative or a fraction above 1, or the stretch is empty.
-            At the start of training: it does not lie in the schedule, epochs of a loop that has none, a backbone
-            with ``gradient='exact'``, or DDP's ``static_graph``.
+        ValueError: ``begin`` or ``end`` has another type, is negative or a fraction above 1, or the stretch is empty.
+            At the start of training: the stretch exceeds the schedule, it is given in epochs but the loop has none,
+            the backbone has ``gradient='exact'``, or DDP's ``static_graph`` is set.
 
     Example:
         >>> custom_hooks = [*_base_.manpp_hooks, dict(type='GradientSwitchHook', end=0.25)]
@@ -44,8 +44,8 @@ class GradientSwitchHook(ModelHook):
         for name, value in (('begin', begin), ('end', end)):
             if not _is_time(value) and (name, value) != ('end', None):
                 raise ValueError(
-                    f'GradientSwitchHook: {name}={value!r} must be an integer that counts epochs (iterations with '
-                    'by_epoch=False) or a float in [0, 1], a fraction of the schedule'
+                    f'GradientSwitchHook: {name}={value!r} must be a number of epochs (iterations with '
+                    'by_epoch=False), or a float in [0, 1] for a fraction of the schedule'
                 )
         self.begin = begin
         self.end = end
@@ -61,7 +61,7 @@ class GradientSwitchHook(ModelHook):
             )
 
     def before_train(self, runner: Runner) -> None:
-        """Find the stretch's iterations; refuse what cannot be switched.
+        """Compute the iterations of the stretch; refuse setups that cannot be switched.
 
         Raises:
             ValueError: See the class.
@@ -69,8 +69,8 @@ class GradientSwitchHook(ModelHook):
         backbone = find_local_backbone(unwrapped(runner.model))
         if backbone.cuts and not len(backbone.auxiliary):
             raise ValueError(
-                "GradientSwitchHook switches a local backbone: remove model.backbone.gradient='exact', or the hook to "
-                'train by exact gradients throughout'
+                "GradientSwitchHook switches a local backbone: remove model.backbone.gradient='exact', or remove the "
+                'hook to use exact gradients throughout'
             )
         if getattr(runner.model, 'static_graph', False):
             raise ValueError(
@@ -82,19 +82,19 @@ class GradientSwitchHook(ModelHook):
         stop = total if self.end is None else self._iteration(runner, self.end)
         if first >= total:
             raise ValueError(
-                f'GradientSwitchHook: begin={self.begin} lies past the end of the schedule ({total} iterations)'
+                f'GradientSwitchHook: begin={self.begin} is past the end of the schedule ({total} iterations)'
             )
         if stop > total:
             raise ValueError(
-                f'GradientSwitchHook: end={self.end} lies past the end of the schedule ({total} iterations); None ends '
-                'with it'
+                f'GradientSwitchHook: end={self.end} is past the end of the schedule ({total} iterations); use None to '
+                'end with it'
             )
         self._check_order(first, stop)
         self._stretch = range(first, stop)
         super().before_train(runner)
 
     def changes(self, model: nn.Module, optim_wrapper: 'Optimizers | None' = None) -> Iterable[Handle]:
-        """Nothing yet: what :meth:`before_train_iter` switches is switched back in the end."""
+        """Return a handle that switches back at the end; :meth:`before_train_iter` does the switching."""
         self._backbone = find_local_backbone(model)
         return [_SwitchedBack(self._backbone)]
 
@@ -111,17 +111,17 @@ class GradientSwitchHook(ModelHook):
         return place * len(runner.train_dataloader)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: 'dict | None' = None) -> None:
-        """Switch where the stretch begins or ends."""
+        """Switch at the start and the end of the stretch."""
         gradient = (EXACT if runner.iter in self._stretch else LOCAL).backbone
         if self._backbone.gradient != gradient:
             self._backbone.switch_gradient(gradient)
             for name in [name for name in runner.message_hub.log_scalars if _BLOCK_SCALAR.match(name)]:
-                del runner.message_hub.log_scalars[name]  # else the log repeats the blocks' last losses
-            runner.logger.info(f'From iteration {runner.iter} on the backbone trains by {gradient} gradients.')
+                del runner.message_hub.log_scalars[name]  # otherwise the log repeats the last block losses
+            runner.logger.info(f'From iteration {runner.iter} on, the backbone trains with {gradient} gradients.')
 
 
 class _SwitchedBack:
-    """Leaves the kind of gradient that was there before."""
+    """Restores the previous kind of gradient."""
 
     def __init__(self, backbone: LocalBackbone) -> None:
         self.backbone = backbone
@@ -133,7 +133,7 @@ class _SwitchedBack:
 
 
 def _is_time(value: object) -> bool:
-    """Whether it is a count or a fraction of the schedule."""
+    """Return whether a value is a count or a fraction of the schedule."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     return value >= 0 and (isinstance(value, int) or value <= 1)

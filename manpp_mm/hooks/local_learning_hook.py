@@ -1,4 +1,4 @@
-"""The hook that hands the batch's targets to a local backbone and adds its losses to the model's."""
+"""A hook that passes the batch's targets to a local backbone and adds its losses to the model's."""
 
 import inspect
 from collections.abc import Iterator
@@ -29,17 +29,18 @@ if TYPE_CHECKING:
 class LocalLearningHook(ModelHook):
     """Trains a model with a local backbone block by block.
 
-    Around each training forward of the model it hands a :class:`manpp_mm.step.Step` with the batch's data samples to
+    Around each training forward of the model, it passes a :class:`manpp_mm.step.Step` with the batch's data samples to
     the backbone, takes it back and adds the block losses (``block0.loss_cls``, ...) to the model's own. One ordinary
     backward then trains everything.
 
-    At the start of training it copies the trunk into the auxiliary networks' branches (unless a checkpoint brought
-    theirs), checks that the heads' ``num_classes`` fit the data set and that ``MomentumHook`` is there. Before the
-    first optimizer step it checks that every trainable parameter of the backbone received a gradient.
+    At the start of training, it copies the trunk into the branches of the auxiliary networks (unless they were loaded
+    from a checkpoint). It checks that the heads' ``num_classes`` match the data set and that ``MomentumHook`` is
+    present. Before the first optimizer step, it checks that every trainable parameter of the backbone received a
+    gradient.
 
     Args:
-        check_delivery: Whether to make that last check. Switch it off where a part of the backbone is meant to
-            receive no gradient.
+        check_delivery: Whether to check the gradients. Set it to False if part of the backbone should receive no
+            gradient.
 
     Example:
         >>> custom_hooks = [dict(type='LocalLearningHook'), dict(type='MomentumHook', momentum=0.995)]
@@ -51,7 +52,7 @@ class LocalLearningHook(ModelHook):
         self.check_delivery = check_delivery
 
     def before_run(self, runner: Runner) -> None:
-        """Undo what an interrupted training left; refuse what is not supported.
+        """Undo the changes of an interrupted training; refuse unsupported setups.
 
         Raises:
             ValueError: See :func:`manpp_mm.hooks.unsupported.refuse_unsupported`.
@@ -60,21 +61,21 @@ class LocalLearningHook(ModelHook):
         refuse_unsupported(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Name what the checkpoint was trained with otherwise, before its auxiliary networks are loaded."""
+        """Warn about keys with which the checkpoint was trained differently, before loading auxiliary networks."""
         if not any('backbone.auxiliary.' in name for name in checkpoint.get('state_dict') or ()):
             return
         if changed := changed_keys(trained_config(checkpoint), runner.cfg):
             runner.logger.warning(
                 'The auxiliary networks in the checkpoint were trained with another config: '
-                f'{", ".join(changed)}. Set these keys back to go on as before.'
+                f'{", ".join(changed)}. Restore these keys to continue as before.'
             )
 
     def before_train(self, runner: Runner) -> None:
         """Check the model and apply the hook.
 
         Raises:
-            ValueError: The model has no local backbone or holds it where it cannot be trained; a head's number of
-                classes differs from the data set's; MomentumHook is missing.
+            ValueError: The model has no local backbone, or has it in a place where it cannot be trained; a head's
+                number of classes differs from the data set's; MomentumHook is missing.
         """
         model = unwrapped(runner.model)
         backbone = find_local_backbone(model)
@@ -86,8 +87,8 @@ class LocalLearningHook(ModelHook):
         check_num_classes(backbone, runner.train_dataloader.dataset)
         if len(backbone.auxiliary) and getattr(model, 'auxiliary_head', None) is not None:
             runner.logger.warning(
-                'model.auxiliary_head sees detached features of the local blocks: it trains itself and nothing of the '
-                'backbone. Set auxiliary_head=None; the local losses take its place.'
+                'model.auxiliary_head sees detached features of the local blocks: it only trains itself, not the '
+                'backbone. Set auxiliary_head=None; the local losses replace it.'
             )
         runner.logger.info(block_table(backbone))
         if backbone.sync_auxiliary():
@@ -95,12 +96,12 @@ class LocalLearningHook(ModelHook):
         super().before_train(runner)
 
     def changes(self, model: BaseModel, optim_wrapper: 'Optimizers | None') -> Iterator[Handle]:
-        """Prepare a model and register what surrounds its forward and its optimizer's step.
+        """Prepare a model and register hooks around its forward and its optimizer's step.
 
-        Without ``optim_wrapper`` the losses are not scaled, and nobody checks whether gradients arrive.
+        Without ``optim_wrapper``, losses are not scaled and the arrival of gradients is not checked.
 
         Raises:
-            ValueError: The model has no local backbone, or holds it where it cannot be trained.
+            ValueError: The model has no local backbone, or has it in a place where it cannot be trained.
         """
         backbone = find_local_backbone(model)
         wrapper = None if optim_wrapper is None else trunk_optim_wrapper(optim_wrapper, backbone)
@@ -135,12 +136,12 @@ def check_num_classes(backbone: LocalBackbone, dataset: Any) -> None:
                     f'model.backbone.auxiliary.head.num_classes={number} (block {block}), but the training data set '
                     f'has {len(classes)} classes: {", ".join(map(str, classes[:5]))}'
                     f'{", ..." if len(classes) > 5 else ""}. '
-                    "Set it beside the model's own num_classes."
+                    "Set it along with the model's own num_classes."
                 )
 
 
 class _LocalForward:
-    """The model's forward hooks. Holds no runner: models are copied and pickled."""
+    """The model's forward hooks. They hold no runner, because models are copied and pickled."""
 
     def __init__(self, model: BaseModel, backbone: LocalBackbone, loss_scaler: 'torch.amp.GradScaler | None') -> None:
         self.backbone = backbone
@@ -150,7 +151,7 @@ class _LocalForward:
 
     def begin(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
         call = self.signature.bind(*args, **kwargs).arguments
-        self.backbone.end()  # a forward that never ended may have left its step
+        self.backbone.end()  # an aborted forward may have left its step
         if call.get('mode') == 'loss':
             self.backbone.begin(Step(call.get('data_samples'), loss_scale(self.loss_scaler, self.device)))
 
@@ -165,19 +166,19 @@ class _LocalForward:
         return None if zero is None else _with_zero(output, zero)
 
     def remove(self) -> None:
-        """Drop the step of a forward that never ended."""
+        """Drop the step of an aborted forward."""
         self.backbone.end()
 
 
 class _Statistics:
-    """What a reconstruction needs to know of the model's preprocessor, for the length of a training."""
+    """Passes the preprocessor's statistics to a reconstruction for the duration of a training."""
 
     def __init__(self, reconstruction: 'ReconstructionHead', mean: torch.Tensor, std: torch.Tensor) -> None:
         self.reconstruction = reconstruction
         reconstruction.set_statistics(mean, std)
 
     def remove(self) -> None:
-        """Forget it; buffers that come and go would confuse EMAHook."""
+        """Remove them; changing buffers would confuse EMAHook."""
         self.reconstruction.set_statistics(None, None)
 
 
@@ -189,9 +190,9 @@ def _with_zero(losses: dict, zero: torch.Tensor) -> dict:
 
 
 class _StandingStill:
-    """Before a step on exact gradients: idle auxiliary networks have no gradient, as without DDP, which writes zeros.
+    """Removes the gradients of idle auxiliary networks before a step with exact gradients. DDP sets them to zero.
 
-    A zero would let weight decay and SGD's momentum move them.
+    With zero gradients, weight decay and SGD's momentum would still change the networks.
     """
 
     def __init__(self, backbone: LocalBackbone) -> None:
@@ -204,7 +205,7 @@ class _StandingStill:
 
 
 class _DeliveryCheck:
-    """Before the first optimizer step of each kind of gradient: did the backbone's gradients arrive?"""
+    """Checks before the first optimizer step with each kind of gradient that the backbone received its gradients."""
 
     def __init__(self, backbone: LocalBackbone) -> None:
         self.backbone = backbone
@@ -225,7 +226,7 @@ class _DeliveryCheck:
                 f'{len(missing)} trainable parameters of the backbone received no gradient before the first optimizer '
                 f'step: {", ".join(missing[:5])}{", ..." if len(missing) > 5 else ""}. Either the local losses do not '
                 "reach them, neck and heads do not use their stage's map (model.backbone.out_indices), or a wrapper "
-                'around the model drops their gradients. If that is meant, set '
+                'around the model drops their gradients. If this is intended, set '
                 "dict(type='LocalLearningHook', check_delivery=False) in custom_hooks."
             )
         print_log(f'The {gradient} gradients reach every trainable parameter of the backbone.', logger='current')

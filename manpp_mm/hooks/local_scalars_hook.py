@@ -1,4 +1,4 @@
-"""The hook that logs what moves in the auxiliary networks."""
+"""A hook that logs scaling biases and momentum distances of the auxiliary networks."""
 
 import torch
 from mmengine.hooks import LoggerHook
@@ -11,12 +11,12 @@ from .model_hook import TrainingHook
 
 @HOOKS.register_module()
 class LocalScalarsHook(TrainingHook):
-    """Logs the scaling biases and how far the momentum branches are from the units they follow.
+    """Logs the scaling biases and the distances of the momentum branches from the units that they follow.
 
-    ``block0.scaling`` is s of block 0; ``block0.momentum_distance`` the norm of the difference of all parameters of
-    branch and unit, divided by the unit's norm. They go through the Runner's message hub, where its log, TensorBoard
-    and ``vis_data/scalars.json`` find them. Computed when the logger writes, so that other iterations do not wait for
-    the device. The block losses are logged anyway.
+    ``block0.scaling`` is s of block 0. ``block0.momentum_distance`` is the norm of the parameter difference between
+    branch and unit, divided by the unit's norm. They go to the Runner's message hub, and from there to its log,
+    TensorBoard and ``vis_data/scalars.json``. They are computed only when the logger writes, so other iterations do not
+    wait for the device. Block losses are logged without this hook.
     """
 
     local_only = True

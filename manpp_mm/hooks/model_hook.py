@@ -1,4 +1,4 @@
-"""What this package's hooks share: how they come onto a model and leave it, and what they are without this package."""
+"""Base classes of the hooks: applying them to a model, removing them, and their stand-ins in a published config."""
 
 from collections.abc import Callable, Iterable
 from typing import ClassVar, Protocol, TypeAlias
@@ -15,23 +15,23 @@ Optimizers: TypeAlias = OptimWrapper | OptimWrapperDict
 
 
 class Handle(Protocol):
-    """What undoes a change: torch's ``RemovableHandle``, or one of ours."""
+    """An object that undoes a change: torch's ``RemovableHandle``, or one of this package."""
 
     def remove(self) -> None:
-        """Undo it."""
+        """Undo the change."""
 
 
 _applied: 'WeakKeyDictionary[nn.Module, list[tuple[ModelHook, Handle]]]' = WeakKeyDictionary()
-"""What is applied to a model and by which hook, in order."""
+"""The changes applied to each model and the hook that made them, in order."""
 
 
 class TrainingHook(Hook):
     """A hook of this package.
 
     Attributes:
-        plain: What of MMLab's stands in for it where this package is not installed; None: only training needs it, and a
-            published config leaves it out.
-        local_only: Whether it needs a local backbone; a comparison leaves it out of the variants without one.
+        plain: MMLab's class that replaces it where this package is not installed; None if only training needs it, then
+            it is omitted from a published config.
+        local_only: Whether it needs a local backbone; a comparison omits it from variants without one.
     """
 
     plain: ClassVar[type | None] = None
@@ -39,13 +39,13 @@ class TrainingHook(Hook):
 
 
 class ModelHook(TrainingHook):
-    """A hook that changes a model for the length of a training, with a Runner or without one.
+    """A hook that changes a model for the duration of a training, with or without a Runner.
 
     ``apply(model, optim_wrapper)`` changes the model, ``remove(model)`` undoes it. A subclass defines :meth:`changes`.
-    Before a run everything is removed that an interrupted training left on the model, whoever applied it.
+    Before a run, all changes that an interrupted training left on the model are removed, whichever hook made them.
 
     Attributes:
-        exclusive: Whether a model takes one hook of a class; the second replaces the first.
+        exclusive: Whether a model takes only one hook of a class; a second one replaces the first.
     """
 
     priority = 'ABOVE_NORMAL'
@@ -56,19 +56,20 @@ class ModelHook(TrainingHook):
 
         Args:
             model: A detector or segmentor, unwrapped.
-            optim_wrapper: What steps it; None without an optimizer.
+            optim_wrapper: The wrapper of its optimizer, or None.
 
         Returns:
-            What undoes the changes.
+            Handles that undo the changes.
         """
         raise TypeError(f'{type(self).__name__} must define changes()')
 
     def apply(self, model: nn.Module, optim_wrapper: 'Optimizers | None' = None) -> None:
-        """Change a model until :meth:`remove`; a second call begins anew.
+        """Change a model until :meth:`remove`; a second call replaces the first.
 
         Args:
             model: A detector or segmentor, unwrapped.
-            optim_wrapper: What steps it: its loss scaler scales local gradients, its optimizer moves momentum branches.
+            optim_wrapper: The wrapper of its optimizer: its loss scaler scales local gradients, its optimizer's steps
+                trigger updates of momentum branches.
         """
         _undo(model, lambda hook: hook is self or (self.exclusive and type(hook) is type(self)))
         try:
@@ -79,11 +80,11 @@ class ModelHook(TrainingHook):
             raise
 
     def remove(self, model: nn.Module) -> None:
-        """Undo what this hook changed."""
+        """Undo the changes of this hook."""
         _undo(model, lambda hook: hook is self)
 
     def before_run(self, runner: Runner) -> None:
-        """Undo what an interrupted training left, before EMAHook copies it."""
+        """Undo the changes of an interrupted training, before EMAHook copies the model."""
         remove_all(unwrapped(runner.model))
 
     def before_train(self, runner: Runner) -> None:
@@ -96,13 +97,13 @@ class ModelHook(TrainingHook):
 
 
 def remove_all(model: nn.Module) -> None:
-    """Undo what any hook of this package changed on a model."""
+    """Undo the changes of all hooks of this package on a model."""
     _undo(model, lambda hook: True)
 
 
 def _undo(model: nn.Module, which: Callable[[ModelHook], bool]) -> None:
     applied = _applied.get(model, [])
-    for entry in reversed(list(applied)):  # what was put on last is taken off first
+    for entry in reversed(list(applied)):  # last applied, first removed
         hook, handle = entry
         if which(hook):
             handle.remove()

@@ -1,4 +1,4 @@
-"""The hook that lets momentum branches follow the trunk."""
+"""A hook that makes momentum branches follow the trunk."""
 
 from collections.abc import Iterable
 
@@ -16,13 +16,13 @@ from .trunk_optimizer import trunk_optim_wrapper
 class MomentumHook(ModelHook):
     """Updates the momentum branches after each optimizer step: ``gamma <- m * gamma + (1 - m) * theta``.
 
-    Once a step under gradient accumulation, not at all for a step that a loss scaler skips. Source: MAN,
-    arXiv 2407.05623.
+    With gradient accumulation, there is one update per optimizer step; a step that a loss scaler skips has none.
+    Source: MAN, arXiv 2407.05623.
 
     Args:
         momentum: m, in [0, 1]. MMEngine's ``ExponentialMovingAverage`` calls 1 - m momentum.
-        before_step: Whether theta are the parameters before the optimizer's step, as in the authors' release, which
-            updates inside forward.
+        before_step: Whether theta is taken before the optimizer step, as in the authors' release, which updates inside
+            forward.
 
     Raises:
         ValueError: ``momentum`` is outside [0, 1].
@@ -34,7 +34,7 @@ class MomentumHook(ModelHook):
     def __init__(self, momentum: float = 0.995, before_step: bool = False) -> None:
         if not 0 <= momentum <= 1:
             raise ValueError(
-                f'MomentumHook: momentum={momentum} must lie in [0, 1]; it is the weight of the old value, 0.995 in '
+                f'MomentumHook: momentum={momentum} must be in [0, 1]; it is the weight of the old value, 0.995 in '
                 'MAN++'
             )
         self.momentum = momentum
@@ -48,7 +48,7 @@ class MomentumHook(ModelHook):
         """
         backbone = find_local_backbone(model)
         if optim_wrapper is None:
-            raise ValueError('MomentumHook follows an optimizer: give its optim_wrapper')
+            raise ValueError('MomentumHook needs an optimizer: pass its optim_wrapper')
         optimizer = trunk_optim_wrapper(optim_wrapper, backbone).optimizer
         register = optimizer.register_step_pre_hook if self.before_step else optimizer.register_step_post_hook
         return [register(_MomentumUpdate(backbone, self.momentum))]
@@ -60,6 +60,6 @@ class _MomentumUpdate:
         self.momentum = momentum
 
     def __call__(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
-        # A fused optimizer's step runs even when the scaler found an infinity; then only this attribute tells.
+        # A fused optimizer's step runs even if the scaler found an infinite value; only this attribute shows it.
         found_inf = getattr(optimizer, 'found_inf', None)
         update_momentum_branches(self.backbone.momentum_pairs(), self.momentum, found_inf)

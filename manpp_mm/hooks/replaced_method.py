@@ -1,4 +1,4 @@
-"""Methods of a model's modules that a hook replaces for the length of a training."""
+"""Methods of a model's modules that a hook replaces for the duration of a training."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,11 +8,11 @@ from torch import nn
 
 
 class ReplacedMethod:
-    """Stands in for a method of one module, which is kept as ``original``.
+    """Replaces a method of one module; the method is kept as ``original``.
 
     Args:
         module: The module.
-        method: Name of its method; calls of it come here from now on.
+        method: The name of its method, whose calls are redirected to this object.
     """
 
     def __init__(self, module: nn.Module, method: str) -> None:
@@ -23,11 +23,11 @@ class ReplacedMethod:
         setattr(module, method, self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Take the method's call."""
+        """Handle a call of the method."""
         raise TypeError(f'{type(self).__name__} must define __call__()')
 
     def remove(self) -> None:
-        """Put the method back, or leave it out of the row of those that replace one another."""
+        """Restore the method, or unlink this object from a chain of replacements."""
         above, found = None, vars(self.module).get(self.method)
         while isinstance(found, ReplacedMethod) and found is not self:
             above, found = found, found._previous
@@ -42,32 +42,32 @@ class ReplacedMethod:
 
 
 def checked_names(names: Sequence[str], key: str, example: str) -> list[str]:
-    """A hook's list of module names.
+    """Return a hook's list of module names.
 
     Raises:
-        ValueError: It is none; the message names the hook's key.
+        ValueError: It is not a list of names; the message names the hook's key.
     """
     if isinstance(names, str) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f'{key}={names!r} must be a list of names, [{example!r}] say')
+        raise ValueError(f'{key}={names!r} must be a list of names, such as [{example!r}]')
     return list(names)
 
 
 def means(pattern: str, name: str) -> bool:
-    """Whether a pattern means a module: its name, in which ``*`` stands for one part, as in ``encoder.layers.*``."""
+    """Return whether a pattern matches a module name; ``*`` matches one part, as in ``encoder.layers.*``."""
     return re.fullmatch(re.escape(pattern).replace(r'\*', '[^.]+'), name) is not None
 
 
 def without_meant(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
-    """The names that none of the patterns means."""
+    """Return the names that no pattern matches."""
     patterns = list(patterns)
     return [name for name in names if not any(means(pattern, name) for pattern in patterns)]
 
 
 def find_modules(model: nn.Module, patterns: Sequence[str], hook: str) -> dict[str, nn.Module]:
-    """The modules of a model that patterns mean.
+    """Return the modules of a model that match patterns, by name.
 
     Raises:
-        ValueError: A pattern means none; the message names the hook and what there is.
+        ValueError: A pattern matches no module; the message names the hook and the available modules.
     """
     modules = dict(model.named_modules())
     found: dict[str, nn.Module] = {}
@@ -75,6 +75,6 @@ def find_modules(model: nn.Module, patterns: Sequence[str], hook: str) -> dict[s
         meant = {name: module for name, module in modules.items() if name and means(pattern, name)}
         if not meant:
             known = [n for n in modules if n and n.count('.') <= 1 and not n.startswith(('backbone.', 'data_prep'))]
-            raise ValueError(f'{hook}: {type(model).__name__} has no module {pattern!r}; there are {", ".join(known)}')
+            raise ValueError(f'{hook}: {type(model).__name__} has no module {pattern!r}; it has {", ".join(known)}')
         found |= meant
     return found

@@ -1,4 +1,4 @@
-"""The hook that lets a resumed run go on as one that never stopped."""
+"""A hook that makes a resumed run equal to an uninterrupted one."""
 
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -15,14 +15,14 @@ from .model_hook import TrainingHook
 
 @HOOKS.register_module()
 class ReproducibleHook(TrainingHook):
-    """Makes a run repeat itself across a resume, bit for bit where the operations are deterministic.
+    """Makes a resumed run equal to an uninterrupted one, bit for bit if the operations are deterministic.
 
-    MMEngine stores no state of the random number generators. This hook seeds those of Python, NumPy and PyTorch anew
-    from the run's seed, the rank and the iteration, always where a resume can take over: in an iteration loop before
-    each batch is fetched, in an epoch loop before each epoch, its workers' too. Persistent workers therefore start
-    again with each epoch.
+    MMEngine does not store the state of the random number generators. This hook reseeds those of Python, NumPy and
+    PyTorch from the run's seed, the rank and the iteration wherever a run can resume: before each batch in an iteration
+    loop, before each epoch in an epoch loop, including its workers. Persistent workers are therefore restarted with
+    each epoch.
 
-    It takes a fixed ``randomness=dict(seed=...)`` (without one it warns), as many ranks and workers as before and, on a
+    It needs a fixed ``randomness=dict(seed=...)`` (otherwise it warns), the same number of ranks and workers and, on a
     GPU, ``randomness=dict(deterministic=True)``.
 
     Example:
@@ -33,28 +33,28 @@ class ReproducibleHook(TrainingHook):
     priority = 'VERY_HIGH'
 
     def before_train(self, runner: Runner) -> None:
-        """Seed each fetch of an iteration loop.
+        """Seed each batch of an iteration loop.
 
         Raises:
-            ValueError: An epoch loop saves checkpoints inside an epoch, from which it would start the epoch again.
+            ValueError: An epoch loop saves checkpoints within an epoch; on resume, it would restart that epoch.
         """
         if (runner.cfg.get('randomness') or {}).get('seed') is None:
             runner.logger.warning(
-                'ReproducibleHook: without randomness=dict(seed=...) in the config a resumed run shuffles the data '
-                'anew and differs from one that was not interrupted.'
+                'ReproducibleHook: without randomness=dict(seed=...) in the config, a resumed run reshuffles the data '
+                'and differs from an uninterrupted one.'
             )
         schedulers = runner.param_schedulers or []
         for scheduler in chain(*schedulers.values()) if isinstance(schedulers, dict) else schedulers:
             if getattr(scheduler, 'need_val_args', False):
                 runner.logger.warning(
-                    f'ReproducibleHook: {type(scheduler).__name__} steps after a validation, and checkpoints are saved '
-                    'before it: a resumed run lacks that step and differs from one that was not interrupted.'
+                    f'ReproducibleHook: {type(scheduler).__name__} steps after a validation, but checkpoints are saved '
+                    'before it: a resumed run lacks that step and differs from an uninterrupted one.'
                 )
         loop = runner.train_loop
         if not hasattr(loop, 'dataloader_iterator'):
             if any(isinstance(hook, CheckpointHook) and not hook.by_epoch for hook in runner.hooks):
                 raise ValueError(
-                    'default_hooks.checkpoint.by_epoch=False saves inside an epoch, but an epoch loop resumes at the '
+                    'default_hooks.checkpoint.by_epoch=False saves within an epoch, but an epoch loop resumes at the '
                     'start of one: set default_hooks.checkpoint.by_epoch=True, or train_cfg.by_epoch=False with '
                     'max_iters, or remove ReproducibleHook from custom_hooks'
                 )
@@ -72,7 +72,7 @@ class ReproducibleHook(TrainingHook):
             init.init if isinstance(init, _SeededWorker) else init, (runner.seed, get_rank(), runner.epoch)
         )
         if loader.persistent_workers:
-            loader._iterator = None  # the generators of living workers would go on from the epoch before
+            loader._iterator = None  # running workers would keep the generators of the previous epoch
 
 
 def seed_everything(*entropy: int) -> None:
@@ -81,7 +81,7 @@ def seed_everything(*entropy: int) -> None:
 
 
 class _SeededFetch:
-    """An endless iterator over batches that seeds before each."""
+    """An endless iterator over batches that seeds before each batch."""
 
     def __init__(self, batches: Iterator, seed: int) -> None:
         self.batches = batches
@@ -92,22 +92,22 @@ class _SeededFetch:
         return self
 
     def __next__(self) -> Any:
-        # On resume MMEngine fetches and drops what was trained on already: this count is the iteration.
+        # On resume, MMEngine fetches and drops the batches already used, so this count equals the iteration.
         seed_everything(self.seed, get_rank(), self.fetched)
         self.fetched += 1
         return next(self.batches)
 
     def skip_iter(self, num_iters: int) -> None:
-        """Fetch and drop batches: the maintained fork's loop calls this on resume.
+        """Fetch and drop batches; the maintained fork's loop calls this on resume.
 
-        Its own way moves the sampler alone, after which the workers' generators are not where they were.
+        The fork's own method advances only the sampler, not the generators of the workers.
         """
         for _ in range(num_iters):
             next(self)
 
 
 class _SeededWorker:
-    """A ``worker_init_fn`` whose seed holds the epoch."""
+    """A ``worker_init_fn`` whose seed includes the epoch."""
 
     def __init__(self, init: 'Callable[[int], None] | None', entropy: tuple[int, ...]) -> None:
         self.init = init
@@ -116,4 +116,4 @@ class _SeededWorker:
     def __call__(self, worker: int) -> None:
         if self.init is not None:
             self.init(worker)
-        seed_everything(*self.entropy, worker + 1)  # with 0 the seed would be the main process's
+        seed_everything(*self.entropy, worker + 1)  # + 1, because 0 would give the main process's seed

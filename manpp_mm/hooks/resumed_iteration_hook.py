@@ -1,16 +1,16 @@
-"""Iterations of a training that is resumed with another batch size."""
+"""A hook for trainings that resume with another batch size."""
 
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 
 class ResumedIterationHook(Hook):
-    """Counts the iterations of whole epochs anew, so that the log's remaining time is that of the new batch size.
+    """Recomputes the iteration from the epoch, so that the remaining time in the log fits the new batch size.
 
-    MMEngine takes the count from the checkpoint; with larger batches it can exceed what the whole training needs.
+    MMEngine takes the count from the checkpoint; with larger batches, it can exceed the length of the training.
     """
 
-    priority = 'VERY_HIGH'  # before MMEngine's timer remembers where it starts
+    priority = 'VERY_HIGH'  # before MMEngine's timer stores its start
 
     def before_train(self, runner: Runner) -> None:
         """Set the training loop's iteration."""

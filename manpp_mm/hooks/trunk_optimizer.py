@@ -1,4 +1,4 @@
-"""Which optimizer steps a module, and what scales the losses of float16 training."""
+"""Lookup of the optimizer of a module, and of the loss scale in float16 training."""
 
 import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
@@ -18,9 +18,9 @@ def optim_wrapper_of(optim_wrapper: 'OptimWrapper | OptimWrapperDict', module: n
     """Return the one optimizer wrapper that holds a module's trainable parameters.
 
     Args:
-        optim_wrapper: The Runner's.
+        optim_wrapper: The Runner's optimizer wrapper.
         module: The module.
-        name: What the error calls it.
+        name: Its name in error messages.
 
     Raises:
         ValueError: They are spread over several optimizers, or none holds them.
@@ -31,13 +31,13 @@ def optim_wrapper_of(optim_wrapper: 'OptimWrapper | OptimWrapperDict', module: n
     if len(holders) != 1:
         raise ValueError(
             f'{len(holders)} optimizers of optim_wrapper hold the trainable parameters of {name}, whose gradients are '
-            'taken inside forward: one has to hold them all'
+            'computed inside forward: a single one must hold them all'
         )
     return holders[0]
 
 
 def loss_scale(loss_scaler: 'torch.amp.GradScaler | None', device: torch.device) -> 'float | torch.Tensor':
-    """The factor of a loss scaler, on the device and without a synchronisation; 1 without one."""
+    """Return the factor of a loss scaler, on the device and without synchronization; 1 without a loss scaler."""
     if loss_scaler is None or not loss_scaler.is_enabled():
         return 1.0
     return loss_scaler.scale(torch.ones((), device=device))

@@ -1,4 +1,4 @@
-"""Setups in which block-local training would fail late or train something else, refused by name."""
+"""Refusal of setups in which block-local training would fail late or silently train something else."""
 
 from mmengine.optim import BaseOptimWrapper, OptimWrapperDict
 from mmengine.runner import FlexibleRunner, Runner
@@ -9,7 +9,7 @@ from .trunk_optimizer import trunk_optim_wrapper
 
 
 def refuse_unsupported(runner: Runner) -> None:
-    """Refuse what block-local training does not work under; a runner that only tests passes.
+    """Refuse setups in which block-local training does not work; a runner that only tests passes.
 
     Raises:
         ValueError: FlexibleRunner, an FSDP wrapper, ``torch.compile`` on the whole model, or DDP's ``static_graph``
@@ -24,12 +24,12 @@ def refuse_unsupported(runner: Runner) -> None:
         )
     if _is_sharded(runner.model):
         raise ValueError(
-            'FSDP shards parameters that a local block needs whole when it takes its gradients, and would train '
-            "nothing: use model_wrapper_cfg=dict(type='MMDistributedDataParallel'), or leave it out"
+            'FSDP shards parameters that a local block needs whole when it computes its gradients, so nothing would be '
+            "trained: use model_wrapper_cfg=dict(type='MMDistributedDataParallel'), or omit it"
         )
     if runner.cfg.get('compile') not in (None, False) or hasattr(runner.model, '_orig_mod'):
         raise ValueError(
-            'compile compiles the whole training step, in which local blocks take their gradients inside forward: '
+            'compile compiles the whole training step, but local blocks compute their gradients inside forward: '
             'remove compile from the config'
         )
     if getattr(runner.model, 'static_graph', False):
@@ -42,6 +42,6 @@ def refuse_unsupported(runner: Runner) -> None:
 
 
 def _is_sharded(model: nn.Module) -> bool:
-    # By name: FSDP2 gives each module a class of its own, and not every torch has both.
+    # By name: FSDP2 gives each module its own class, and not every torch version has both.
     names = {base.__name__ for module in model.modules() for base in type(module).__mro__}
     return bool(names & {'FSDPModule', 'FullyShardedDataParallel'})

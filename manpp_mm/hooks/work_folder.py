@@ -1,4 +1,4 @@
-"""One training a work folder."""
+"""A lock that allows one training per work folder."""
 
 import errno
 import logging
@@ -23,23 +23,23 @@ _held: dict[Path, IO] = {}
 
 
 def hold_folder(folder: 'str | Path') -> None:
-    """Take a work folder for this process, until :func:`release_folder` or its end; it may take it again.
+    """Lock a work folder for this process, until :func:`release_folder` or its end; it may lock it again.
 
-    The lock is the operating system's: however a process ends, it is gone. Two trainings in one folder would remove
-    each other's half-written checkpoints and mix their logs. Where the system or the folder's file system knows no such
-    locks (Windows, some network file systems), a warning says so.
+    The operating system releases the lock however the process ends. Two trainings in one folder would remove each
+    other's half-written checkpoints and mix their logs. If the system or the file system does not support such locks
+    (Windows, some network file systems), a warning is logged.
 
     Raises:
-        RuntimeError: Another process holds it; the message names that.
+        RuntimeError: Another process holds the lock; the message names it.
     """
     path = Path(folder).resolve() / _LOCK
     if path in _held:
         return
     if fcntl is None:
-        _warn(folder, 'this system knows no locks of files')
+        _warn(folder, 'this system has no file locks')
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A lock of the whole process, which loader workers do not inherit.
+    # The lock belongs to the process; loader workers do not inherit it.
     file = path.open('a+')
     try:
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,7 +51,7 @@ def hold_folder(folder: 'str | Path') -> None:
             _warn(folder, str(error))
             return
         raise RuntimeError(
-            f'{folder} is taken: {holder} trains there. Wait for it or stop it, or give another --work-dir'
+            f'{folder} is taken: {holder} trains there. Wait for it, stop it, or set another --work-dir'
         ) from error
     file.truncate(0)
     file.write(f'process {os.getpid()} on {socket.gethostname()}, since {datetime.now():%Y-%m-%d %H:%M:%S},\n')
@@ -60,7 +60,7 @@ def hold_folder(folder: 'str | Path') -> None:
 
 
 def release_folder(folder: 'str | Path') -> None:
-    """Give a work folder back."""
+    """Unlock a work folder."""
     file = _held.pop(Path(folder).resolve() / _LOCK, None)
     if file is not None:
         file.truncate(0)
@@ -69,7 +69,7 @@ def release_folder(folder: 'str | Path') -> None:
 
 def _warn(folder: 'str | Path', reason: str) -> None:
     print_log(
-        f'{folder} cannot be locked ({reason}): see to it yourself that no second training runs in it.',
+        f'{folder} cannot be locked ({reason}): make sure that no second training runs in it.',
         logger='current',
         level=logging.WARNING,
     )

@@ -1,4 +1,4 @@
-"""The learning rule of block-local training. Imports torch only."""
+"""The learning rule of block-local training. It imports only torch."""
 
 from .branches import Branches, update_momentum_branches
 from .checkpoint import checkpointed

@@ -17,35 +17,36 @@ STARTS = ('unit', 'independent')
 class Branches(nn.Module):
     """Learnable branch B, momentum branch M and scaling bias s of a local block's output x.
 
-    B and M are copies of the first unit of the next local block, or of several later units one after the other. B is
-    trained by the local loss. M has no gradient of its own (gradient flows through it into ``x``) and follows its units
-    by :func:`update_momentum_branches`. The scaling bias s is one learnable scalar that starts at 1; it is stored as
-    ``delta = s - 1``, so that weight decay pulls s towards 1 and not towards 0.
+    B and M are copies of the first unit of the next local block, or of several later units in sequence. The local loss
+    trains B. M receives no gradient (gradient flows through it into ``x``) and follows its units by
+    :func:`update_momentum_branches`. The scaling bias s is one learnable scalar that starts at 1. It is stored as
+    ``delta = s - 1``, so weight decay pulls s towards 1 and not towards 0.
 
-    | branches | scaling | y | method |
-    |---|---|---|---|
-    | both | None or ``'learnable'`` | ``s * B(x) + (2 - s) * M(x)`` | MAN++, arXiv 2507.16279 |
-    | both | a number | the same with s fixed; 1: ``B(x) + M(x)`` | 1: MAN, arXiv 2407.05623 |
-    | one | None | ``B(x)`` or ``M(x)`` | |
-    | none | None | ``x`` | DGL, ICML 2019 |
+    The output ``y`` depends on the branches:
+
+    - both, scaling None or ``'learnable'``: ``s * B(x) + (2 - s) * M(x)`` (MAN++, arXiv 2507.16279)
+    - both, scaling a number: the same with s fixed; ``B(x) + M(x)`` for 1 (MAN, arXiv 2407.05623)
+    - one: ``B(x)`` or ``M(x)``
+    - none: ``x`` (DGL, ICML 2019)
 
     Args:
-        units: The first unit of the next local block, or the units in a row. They are copied, not kept; call
-            :meth:`sync` once their weights are initialised or loaded.
-        branches: Which of ``'learnable'`` and ``'momentum'`` there are.
-        scaling: With both branches ``'learnable'`` (as None) or a fixed s in [0, 2].
-        start: ``'unit'``: both branches start as the units. ``'independent'``: each is initialised for itself, by its
-            layers' ``reset_parameters`` and the model's ``init_cfg``, as in the authors' release, where B, M and the
-            unit start as three networks also if the trunk is pretrained. Parameters that no layer resets, a table of
-            relative positions say, start as the unit's.
-        scaling_decays_to: What weight decay pulls a learnable s towards: 1, or 0 as in the authors' release, which
-            stores s itself.
+        units: The first unit of the next local block, or several units in sequence. They are copied, not kept; call
+            :meth:`sync` after their weights are initialized or loaded.
+        branches: Which of ``'learnable'`` and ``'momentum'`` to build.
+        scaling: With both branches: ``'learnable'`` (same as None) or a fixed s in [0, 2].
+        start: ``'unit'``: both branches start as copies of the units. ``'independent'``: each branch is initialized
+            independently, by its layers' ``reset_parameters`` and the model's ``init_cfg``. This matches the authors'
+            release, where B, M and the unit start as three networks even if the trunk is pretrained. Parameters that
+            no layer resets, such as a table of relative positions, start as copies.
+        scaling_decays_to: The value that weight decay pulls a learnable s towards: 1, or 0 as in the authors' release,
+            which stores s itself.
 
     Raises:
-        ValueError: Other branches, another start, or a scaling that does not fit them.
+        ValueError: Branches or start are unknown, or the scaling does not fit the branches.
 
     Shape:
-        ``x`` as the unit takes it, (N, C, H, W) in a ResNet; ``y`` as the unit returns it, or ``x`` without branches.
+        ``x`` is the input of the unit, (N, C, H, W) in a ResNet; ``y`` is the output of the unit, or ``x`` without
+        branches.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class Branches(nn.Module):
             raise ValueError(f'branches={branches!r} must be a list of {BRANCHES}, of one of them, or empty')
         if scaling is not None and len(branches) < 2:
             raise ValueError(
-                f'scaling={scaling!r} weighs two branches against each other: remove it or add the other '
+                f'scaling={scaling!r} needs two branches: remove it, or add the other one '
                 f'to branches={list(branches)!r}'
             )
         if len(branches) == 2 and scaling is None:
@@ -108,7 +109,7 @@ class Branches(nn.Module):
         return outputs[0] if outputs else x
 
     def sync(self, units: 'nn.Module | Sequence[nn.Module]') -> bool:
-        """Copy the units' parameters and buffers into the branches; into independent ones nothing.
+        """Copy the units' parameters and buffers into the branches, unless they are independent.
 
         Returns:
             Whether anything was copied.
@@ -122,12 +123,12 @@ class Branches(nn.Module):
         return bool(found)
 
     def momentum_pairs(self, units: 'nn.Module | Sequence[nn.Module]') -> list[tuple[nn.Module, nn.Module]]:
-        """(copy in the momentum branch, the unit that it follows); empty without that branch."""
+        """Return pairs (copy in the momentum branch, unit that it follows); empty without a momentum branch."""
         return [] if self.momentum is None else list(zip(_row(self.momentum), _row(units), strict=True))
 
 
 class _Row(nn.Sequential):
-    """Copies of several units, one after the other."""
+    """Copies of several units in sequence."""
 
 
 def _row(units: 'nn.Module | Sequence[nn.Module]') -> list[nn.Module]:
@@ -135,23 +136,25 @@ def _row(units: 'nn.Module | Sequence[nn.Module]') -> list[nn.Module]:
 
 
 def _copied(units: 'nn.Module | Sequence[nn.Module]') -> nn.Module:
-    """A single unit's copy keeps its parameters' names, several are numbered."""
+    """Copy units; the copy of a single unit keeps its parameter names, several are numbered."""
     copies = [copy.deepcopy(unit) for unit in _row(units)]
     return copies[0] if len(copies) == 1 else _Row(*copies)
 
 
 def _independent(units: 'nn.Module | Sequence[nn.Module]') -> nn.Module:
-    """A copy whose layers are initialised anew: while a model is built, so that all processes of DDP get the same."""
+    """Copy units and reinitialize their layers. This happens in model building, so all DDP processes get the same."""
     copied = _copied(units)
     for layer in copied.modules():
-        reset = getattr(layer, 'reset_parameters', getattr(layer, '_reset_parameters', None))  # attention has the other
+        reset = getattr(
+            layer, 'reset_parameters', getattr(layer, '_reset_parameters', None)
+        )  # attention has the latter
         if reset is not None:
             reset()
     return copied
 
 
 class _Mixture(torch.autograd.Function):
-    """``s * b + (2 - s) * m`` in half the operators that autograd would take, and as many tensors kept."""
+    """``s * b + (2 - s) * m`` with half the operators of plain autograd, and as many saved tensors."""
 
     @staticmethod
     def forward(ctx: Any, b: Tensor, m: Tensor, s: 'Tensor | float') -> Tensor:
@@ -170,9 +173,9 @@ class _Mixture(torch.autograd.Function):
 
 
 class _LeanBatchNorm(TorchFunctionMode):
-    """Runs BatchNorm that neither trains nor counts without keeping its input.
+    """Runs BatchNorm in evaluation mode with frozen weights without saving its input.
 
-    Torch's own keeps it even where the weights have no gradient: for a bottleneck four feature maps.
+    Torch's own BatchNorm saves it even if the weights need no gradient: four feature maps for a bottleneck.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
@@ -195,7 +198,7 @@ def _lean_batch_norm(
 
 
 class _FixedBatchNorm(torch.autograd.Function):
-    """BatchNorm in evaluation, with a gradient for its input alone: torch's own operators, forward and backward."""
+    """BatchNorm in evaluation mode with a gradient only for its input, by torch's own operators."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, mean: Tensor, var: Tensor, weight: Any, bias: Any, eps: float) -> Tensor:
@@ -207,8 +210,8 @@ class _FixedBatchNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple:
         mean, var, weight = ctx.saved_tensors
-        none = mean[:0]  # there are no statistics of the batch
-        # In evaluation the gradient does not depend on the input, whose shape alone is looked at.
+        none = mean[:0]  # there are no batch statistics
+        # In evaluation mode, the gradient does not depend on the values of the input, only on its shape.
         gradient, _, _ = torch.ops.aten.native_batch_norm_backward(
             gradient, gradient, weight, mean, var, none, none, False, ctx.eps, [True, False, False]
         )
@@ -219,15 +222,15 @@ class _FixedBatchNorm(torch.autograd.Function):
 def update_momentum_branches(
     pairs: Iterable[tuple[nn.Module, nn.Module]], momentum: float, found_inf: Tensor | None = None
 ) -> None:
-    """Let momentum branches follow their sources: ``gamma <- m * gamma + (1 - m) * theta``.
+    """Update momentum branches from their sources: ``gamma <- m * gamma + (1 - m) * theta``.
 
     Parameters are averaged, buffers (BatchNorm statistics) are not. Source: MAN, arXiv 2407.05623.
 
     Args:
         pairs: (momentum branch, source unit) pairs.
         momentum: m, 0.995 in MAN++.
-        found_inf: A 0-dim tensor, 1 where the optimizer step was skipped for an infinite gradient; the branches then
-            stay as they are. Read on the device, without a synchronisation.
+        found_inf: A 0-dim tensor, 1 if the optimizer step was skipped because of an infinite gradient; the branches
+            then do not change. It is read on the device, without synchronization.
     """
     gamma: list[Tensor] = []
     theta: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""Checkpointing: recompute a part of a model in backward instead of keeping its activations."""
+"""Activation checkpointing: recomputes part of a model in backward instead of keeping its activations."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -15,27 +15,27 @@ _STATISTICS = {'running_mean', 'running_var', 'num_batches_tracked'}
 
 
 def checkpointed(function: Callable[..., Any], *args: Any, modules: 'Iterable[nn.Module] | None' = None) -> Any:
-    """Run ``function(*args)`` keeping only its arguments for backward.
+    """Run ``function(*args)`` and keep only its arguments for backward.
 
-    Non-reentrant, so that :func:`torch.autograd.grad` works through it. The recomputation leaves the modules' buffers
-    as they are: BatchNorm's running statistics move once a step, as without checkpointing.
+    It is non-reentrant, so :func:`torch.autograd.grad` works through it. The recomputation does not change the modules'
+    buffers: BatchNorm's running statistics are updated once per step, as without checkpointing.
 
     Args:
-        function: What to run, a residual unit, say.
+        function: The function to run, such as a residual unit.
         args: Its arguments.
-        modules: The modules that it runs; where it is itself a module, that one by default.
+        modules: The modules that it runs; by default the function itself, which must then be a module.
 
     Returns:
-        What it returns.
+        The result of the function.
     """
     held = [cast('nn.Module', function)] if modules is None else list(modules)
     return checkpoint(function, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), _BuffersKept(held)))
 
 
 class _BuffersKept:
-    """Let what runs inside change stand-ins of the modules' buffers, and put the buffers themselves back.
+    """Replaces the modules' buffers by stand-ins while the context is active, then restores the buffers.
 
-    It can be entered again: a graph that is retained is recomputed in each backward.
+    It can be entered repeatedly, because a retained graph is recomputed in each backward.
     """
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
@@ -44,7 +44,7 @@ class _BuffersKept:
 
     def __enter__(self) -> None:
         self._kept = [(module, dict(module._buffers)) for module in _changing(self._modules)]
-        # All are made before one is put in place: a module may be there twice, and a clone may fail.
+        # Create all of them before replacing any: a module may occur twice, and a clone may fail.
         stand_ins = [_stand_ins(module) for module, _ in self._kept]
         for (module, _), buffers in zip(self._kept, stand_ins, strict=True):
             module._buffers.update(buffers)
@@ -56,8 +56,8 @@ class _BuffersKept:
 
 
 def _changing(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
-    """The modules, and those inside them, whose forward may change a buffer."""
-    # Each step comes by here; nn.Module.modules() takes twice as long.
+    """Yield the modules and submodules whose forward may change a buffer."""
+    # This runs in each step; nn.Module.modules() takes twice as long.
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
@@ -67,9 +67,9 @@ def _changing(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
 
 
 def _is_batch_norm(module: nn.Module) -> bool:
-    """Whether it is PyTorch's own: its output in training depends on no buffer, and in evaluation it changes none.
+    """Return whether a module is PyTorch's own BatchNorm, whose output in training does not depend on buffers.
 
-    One with a forward or buffers of its own may do otherwise.
+    In evaluation mode, it changes no buffer. A subclass with its own forward or buffers may behave differently.
     """
     return getattr(module.forward, '__func__', None) in _BATCH_NORMS and module._buffers.keys() <= _STATISTICS
 
@@ -83,5 +83,5 @@ def _stand_ins(module: nn.Module) -> dict[str, Tensor]:
 
 @lru_cache(maxsize=1024)
 def _scratch(name: str, shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Memory in place of a buffer that a recomputation writes and nobody reads, shared by all BatchNorms."""
+    """Return a substitute for a buffer that a recomputation writes but nobody reads, shared by all BatchNorms."""
     return torch.zeros(shape, dtype=dtype, device=device)

@@ -1,10 +1,10 @@
 """Gradients of a local block: computed in forward, delivered in backward.
 
-Summing detached local losses into one backward is correct but keeps every block's graph alive until then. Calling
-``loss.backward()`` inside forward frees the graphs but bypasses what wraps the model: DDP reduces those gradients only
-with ``find_unused_parameters=True``, loss scaling and accumulation do not see them. Here the gradients are taken inside
-forward with :func:`torch.autograd.grad`, which frees the block's graph, and reach ``Parameter.grad`` in the ordinary
-backward, through a custom function whose inputs are the parameters.
+Summing detached local losses into one backward is correct, but keeps every block's graph alive until then. Calling
+``loss.backward()`` inside forward frees the graphs, but bypasses the wrappers of the model: DDP reduces those gradients
+only with ``find_unused_parameters=True``, and loss scaling and accumulation do not see them. Here, the gradients are
+computed inside forward with :func:`torch.autograd.grad`, which frees the block's graph. They reach ``Parameter.grad``
+in the ordinary backward, through a custom function whose inputs are the parameters.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,11 +23,11 @@ class LocalGradients:
     """Gradients of local losses, kept until backward.
 
     Args:
-        parameters: The parameters (and features, of :func:`early_loss`) that received a gradient.
+        parameters: The parameters (and features, for :func:`early_loss`) that received a gradient.
         gradients: One gradient for each of them, multiplied by ``scale``.
-        scale: What the local loss was multiplied by, a number or a 0-dim tensor.
-        dtype: Floating-point type of the local loss; the delivered scalar has it, so that the factor that comes back
-            in backward loses no digits.
+        scale: The factor of the local loss, a number or a 0-dim tensor.
+        dtype: Floating-point type of the local loss and of the delivered scalar, so that the factor from backward
+            loses no precision.
     """
 
     def __init__(
@@ -40,31 +40,25 @@ class LocalGradients:
 
 
 class BlockOutput(NamedTuple):
-    """What a local block returns.
-
-    Attributes:
-        x: What the next block receives.
-        features: Maps for neck and heads, by the stage that ends with them.
-    """
+    """The output of a local block."""
 
     x: Tensor
+    """The input of the next block."""
     features: dict[int, Tensor]
+    """Feature maps for neck and heads, by the stage that ends with them."""
 
 
 @dataclass
 class LocalStep:
-    """What :func:`local_step` returns.
-
-    Attributes:
-        output: The block's output, detached.
-        losses: The loss dict reduced to detached scalars, under the head's own keys. Keys without ``'loss'`` (an
-            accuracy, say) are there too.
-        gradients: To be handed to :func:`deliver`.
-    """
+    """The result of :func:`local_step`."""
 
     output: BlockOutput
+    """The block's output, detached."""
     losses: dict[str, Tensor]
+    """The losses, reduced to detached scalars, under the head's own keys, including keys without ``'loss'`` such as an
+    accuracy."""
     gradients: LocalGradients
+    """The gradients to pass to :func:`deliver`."""
 
 
 def reduce_losses(losses: Losses) -> dict[str, Tensor]:
@@ -85,7 +79,7 @@ def _mean(value: Tensor) -> Tensor:
 
 
 def _sum(values: Sequence[Tensor]) -> Tensor:
-    """Not ``sum``, which starts with an addition to zero."""
+    """Add tensors without the addition to zero with which ``sum`` starts."""
     return reduce(torch.add, values)
 
 
@@ -96,27 +90,27 @@ def local_step(
     parameters: Iterable[nn.Parameter],
     scale: 'float | Tensor' = 1.0,
 ) -> LocalStep:
-    """Run one local block with its auxiliary network and take its gradients at once.
+    """Run one local block with its auxiliary network and compute its gradients immediately.
 
-    Computes ``y = block(sg(x)).x``, the local loss ``L = sum of local_loss(y) entries whose key contains 'loss'`` and
-    ``dL / dp`` for each of ``parameters``, then frees the graph: when this returns, no tensor of the block's graph is
-    alive. MAN++ (arXiv 2507.16279) trains its blocks on these gradients.
+    This computes ``y = block(sg(x)).x``, the local loss ``L = sum of local_loss(y) entries whose key contains 'loss'``
+    and ``dL / dp`` for each of ``parameters``. Then it frees the graph: afterwards, no tensor of the block's graph is
+    alive. MAN++ (arXiv 2507.16279) trains its blocks with these gradients.
 
     Args:
         block: Maps ``x`` to its output.
-        local_loss: Maps what the next block receives to a dict of losses: scalars, tensors or lists of tensors.
-        x: The block's input, of any shape; detached here.
-        parameters: The parameters of block and auxiliary network. Those that are frozen are left alone; those that
-            the loss does not reach receive no gradient.
-        scale: Factor of the local loss inside the gradient computation, a loss scaler's for float16; divided out
-            again in backward.
+        local_loss: Maps the input of the next block to a dict of losses: scalars, tensors or lists of tensors.
+        x: The block's input, of any shape; it is detached here.
+        parameters: The parameters of block and auxiliary network. Frozen ones are ignored; those that the loss does
+            not reach receive no gradient.
+        scale: Factor of the local loss in the gradient computation, from a loss scaler for float16; it is divided out
+            in backward.
 
     Returns:
         The detached output, detached losses and the gradients to deliver.
 
     Raises:
         RuntimeError: No key contains ``'loss'``, the loss depends on no trainable parameter, or a parameter has a
-            tensor hook, which would fire twice.
+            tensor hook, which would run twice.
     """
     trainable = list(dict.fromkeys(p for p in parameters if p.requires_grad))
     output = block(x.detach())
@@ -139,19 +133,19 @@ def early_loss(
     parameters: Iterable[nn.Parameter],
     scale: 'float | Tensor' = 1.0,
 ) -> tuple[dict[str, Tensor], Any]:
-    """Run a head and turn its loss into gradients of features and parameters at once.
+    """Run a head and turn its loss into gradients of features and parameters immediately.
 
-    The head's graph is freed when this returns; in backward the kept gradients go on into what made the features. The
-    gradients are those of the ordinary backward.
+    The head's graph is freed before this returns. In backward, the kept gradients continue into the modules that
+    computed the features. The gradients are those of the ordinary backward.
 
     Args:
-        head: Maps the features to its losses and anything else that does not carry a gradient.
-        features: What the head sees, of any shapes.
-        parameters: The head's.
+        head: Maps the features to its losses and any other result without gradient.
+        features: The input of the head, of any shapes.
+        parameters: The parameters of the head.
         scale: As for :func:`local_step`.
 
     Returns:
-        The losses, reduced to scalars, one of which carries the delivery of the gradients, and the anything else.
+        The losses, reduced to scalars, one of which delivers the gradients, and the other result of the head.
 
     Raises:
         RuntimeError: No key of the losses contains ``'loss'``, or a parameter has a tensor hook.
@@ -173,12 +167,12 @@ def early_loss(
 def _taken(
     losses: dict[str, Tensor], inputs: Sequence[Tensor], owners: Sequence[Tensor], scale: 'float | Tensor'
 ) -> LocalGradients:
-    """The gradients of the sum of losses with respect to ``inputs``, to be handed to ``owners``."""
+    """Return the gradients of the sum of losses with respect to ``inputs``, to be delivered to ``owners``."""
     for owner in owners:
         if owner.is_leaf and owner._backward_hooks:
             raise RuntimeError(
                 f'a parameter of shape {tuple(owner.shape)} in a local block or a head of EarlyLossHook has a tensor '
-                'hook (Tensor.register_hook), which would fire twice: when the gradient is computed and when it is '
+                'hook (Tensor.register_hook), which would run twice: when the gradient is computed and when it is '
                 'delivered. Use Tensor.register_post_accumulate_grad_hook instead.'
             )
     terms = [value for name, value in losses.items() if 'loss' in name]
@@ -200,7 +194,7 @@ def _taken(
 
 
 def _owned(received: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-    """Give each gradient memory of its own, so that it can be scaled in place: ``a + b`` hands one tensor to both."""
+    """Give each gradient its own memory, so that it can be scaled in place; ``a + b`` passes one tensor to both."""
     seen: set[int] = set()
     owned = []
     for parameter, gradient in received:
@@ -213,15 +207,15 @@ def _owned(received: list[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]
 
 
 def deliver(steps: Sequence[LocalGradients]) -> Tensor:
-    """Return a scalar, constantly zero, whose backward hands the kept gradients to their parameters.
+    """Return a scalar that is always zero and whose backward passes the kept gradients to their parameters.
 
     Added to the model's loss, it makes local learning look like any other loss to DDP, gradient accumulation, loss
-    scaling and clipping: the gradient that reaches the scalar multiplies the kept gradients. Call it at the end of
-    the model's forward: autograd runs the newest node first, so that DDP reduces these gradients while those of neck
-    and heads are still being computed.
+    scaling and clipping: the gradient that reaches the scalar multiplies the kept gradients. Call it at the end of the
+    model's forward: autograd runs the newest node first, so DDP reduces these gradients while those of neck and heads
+    are still being computed.
 
     Args:
-        steps: The gradients of the local blocks of one forward. They are given away: each is empty afterwards.
+        steps: The gradients of the local blocks of one forward; each is empty afterwards.
 
     Returns:
         A 0-dim tensor. Running backward through it twice raises a ``RuntimeError``.
@@ -236,10 +230,10 @@ def deliver(steps: Sequence[LocalGradients]) -> Tensor:
 
 
 def deliver_nothing(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Return a scalar, constantly zero, whose backward reaches the parameters without a gradient for them.
+    """Return a scalar that is always zero and whose backward reaches the parameters without giving them a gradient.
 
-    DDP waits for every parameter of the model. Added to the loss, this lets parameters that do not learn in this
-    forward take part; without DDP their ``.grad`` stays None, under DDP it becomes zero.
+    DDP waits for every parameter of the model. Added to the loss, this includes parameters that do not learn in this
+    forward. Without DDP, their ``.grad`` stays None; with DDP, it becomes zero.
     """
     return _Nothing.apply(*parameters)
 
@@ -266,10 +260,10 @@ class _Delivery(torch.autograd.Function):
     def backward(ctx: Any, factor: Tensor) -> tuple:
         if ctx.groups is None:
             raise RuntimeError(
-                'backward ran a second time through the delivery of local gradients: they are handed over once. '
-                'Run forward again, or accumulate by the optimizer wrapper (accumulative_counts).'
+                'backward ran a second time through the delivery of local gradients, which works only once. '
+                'Run forward again, or accumulate with the optimizer wrapper (accumulative_counts).'
             )
-        # No reference may remain, or Parameter.grad would be a copy; parse_losses keeps this node until after the step.
+        # Keep no reference, or Parameter.grad would be a copy; parse_losses keeps this node until after the step.
         groups, ctx.groups = ctx.groups, None
         gradients = []
         for kept, scale in groups:

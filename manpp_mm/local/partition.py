@@ -1,10 +1,10 @@
-"""Units, cuts and local blocks: where a backbone is cut."""
+"""The division of a backbone into local blocks."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 Cut = tuple[int, int]
-"""``(stage, unit)``, both from 0: the boundary after that unit."""
+"""``(stage, unit)``, both counted from 0: the boundary after that unit."""
 
 
 def partition(
@@ -17,30 +17,30 @@ def partition(
     """Choose the cuts that divide a backbone into local blocks.
 
     Args:
-        units_per_stage: Units of each stage, ``(3, 4, 6, 3)`` for ResNet-50.
-        trainable: For each unit in order, whether anything in it, or before it for the first unit (the stem), trains.
-        local_blocks: K, the number of local blocks that train. Cuts lie at stage ends where K fits them, otherwise
-            the trainable units are divided evenly. A leading part with nothing to train joins the first block.
+        units_per_stage: Number of units in each stage, ``(3, 4, 6, 3)`` for ResNet-50.
+        trainable: For each unit in order, whether any part of it trains; for the first unit, including the stem.
+        local_blocks: K, the number of local blocks that train. Cuts are placed at stage ends if that gives K blocks;
+            otherwise the trainable units are divided evenly. A leading frozen part joins the first block.
         cuts: Explicit cuts ``[(stage, unit), ...]`` in ascending order.
-        before: Units before the first stage, a stem that is a block of its own; ``trainable`` begins with them.
+        before: Units before the first stage, such as a stem as a block of its own; ``trainable`` starts with them.
 
     Returns:
         The K - 1 cuts in ascending order.
 
     Raises:
-        ValueError: Neither or both of ``local_blocks`` and ``cuts`` are given; K exceeds the units that can train; a
-            cut is out of range, not in ascending order, doubled, after the last unit or inside the frozen part.
+        ValueError: Neither or both of ``local_blocks`` and ``cuts`` are given; K exceeds the number of units that
+            train; a cut is out of range, not in ascending order, repeated, after the last unit or in the frozen part.
     """
     if (local_blocks is None) == (cuts is None):
         given = 'both are set' if cuts is not None else 'neither is'
         raise ValueError(
             f'set exactly one of local_blocks and cuts ({given}): local_blocks=3 for three blocks, or '
-            'cuts=[(1, 3), (2, 5)] for cuts after unit 3 of stage 1 and unit 5 of stage 2. A config that inherits the '
-            'other one sets it to None.'
+            'cuts=[(1, 3), (2, 5)] for cuts after unit 3 of stage 1 and unit 5 of stage 2. If your config inherits the '
+            'other one, set that to None.'
         )
     units = [*before, *((stage, unit) for stage, count in enumerate(units_per_stage) for unit in range(count))]
     if True not in trainable:
-        raise ValueError('nothing in the backbone trains (frozen_stages): there is no block to train locally')
+        raise ValueError('the whole backbone is frozen (frozen_stages): there is no block to train locally')
     first = list(trainable).index(True)
     if cuts is None:
         return _even_cuts(units, first, local_blocks)
@@ -53,7 +53,7 @@ def _even_cuts(units: list[Cut], first: int, local_blocks: int | None) -> list[C
         raise ValueError(f'local_blocks must be a positive integer, got {local_blocks!r}')
     if local_blocks > len(trained):
         raise ValueError(
-            f'local_blocks={local_blocks} exceeds the {len(trained)} units that train; choose at most '
+            f'local_blocks={local_blocks} exceeds the {len(trained)} units that train; set it to at most '
             f'{len(trained)}, or freeze fewer stages (frozen_stages)'
         )
     stage_ends = [a for a, b in pairwise(trained) if a[0] != b[0]]
@@ -76,20 +76,20 @@ def _checked_cuts(
         stage, unit = cut
         if (stage, unit) not in units:
             raise ValueError(
-                f'cuts={list(cuts)}: {(stage, unit)} is out of range; the stages hold {tuple(units_per_stage)} units, '
+                f'cuts={list(cuts)}: {(stage, unit)} is out of range; the stages have {tuple(units_per_stage)} units, '
                 'both numbers count from 0'
             )
         if (stage, unit) == units[-1]:
             raise ValueError(
-                f'cuts={list(cuts)}: {(stage, unit)} is the last unit, no block would be left after it; the last block '
-                'ends there by itself'
+                f'cuts={list(cuts)}: {(stage, unit)} is the last unit, so no block would follow it; remove this cut, '
+                'the last block ends there anyway'
             )
         if units.index((stage, unit)) < first:
             raise ValueError(
-                f'cuts={list(cuts)}: nothing trains up to {(stage, unit)} (frozen_stages); the first unit that trains '
-                f'is {units[first]}, cut there or later'
+                f'cuts={list(cuts)}: all units up to {(stage, unit)} are frozen (frozen_stages); the first unit that '
+                f'trains is {units[first]}, cut there or later'
             )
         if checked and (stage, unit) <= checked[-1]:
-            raise ValueError(f'cuts={list(cuts)}: cuts must ascend without repetition, sort them')
+            raise ValueError(f'cuts={list(cuts)}: cuts must be in ascending order without repetition')
         checked.append((stage, unit))
     return checked

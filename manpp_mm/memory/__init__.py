@@ -1,4 +1,4 @@
-"""What a training step holds and how long it takes, on any device, and where to cut so that it fits."""
+"""Memory and time of a training step on any device, and planning of cuts that fit a budget."""
 
 from ..mode import MODES, Mode
 from .counts import StepCounts

@@ -1,23 +1,23 @@
-"""How many bytes there are."""
+"""Memory budgets and sizes."""
 
 import re
 
 import torch
 
 RESERVE = 0.1
-"""What of a budget stays free for what no tensor holds: convolution workspaces, the allocator's fragments."""
+"""Fraction of a budget left as headroom for memory outside tensors: convolution workspaces, fragmentation."""
 
 AUTO = 'auto'
-"""The budget that is what the device has free."""
+"""The name of the budget that equals the free memory of the device."""
 
 _UNITS = {'': 1, 'K': 10**3, 'M': 10**6, 'G': 10**9, 'T': 10**12, 'KI': 2**10, 'MI': 2**20, 'GI': 2**30, 'TI': 2**40}
 
 
 def parse_size(text: 'str | int | float') -> int:
-    """Bytes of a size such as ``'6GiB'`` or ``'6.5 GB'``; an integer is a number of bytes.
+    """Parse a size such as ``'6GiB'`` or ``'6.5 GB'`` to bytes; an integer is a number of bytes.
 
     Raises:
-        ValueError: It is not a size, or a text without a unit.
+        ValueError: It is not a size, or a string without a unit.
     """
     found = re.fullmatch(r'\s*(\d+(?:\.\d*)?)\s*([KMGT]I?)?(B?)\s*', str(text).upper())
     if found is None or float(found[1]) <= 0:
@@ -30,7 +30,7 @@ def parse_size(text: 'str | int | float') -> int:
 
 
 def budget_bytes(memory: 'str | int | None') -> int | None:
-    """Bytes of a budget: a size, what the device has free for ``'auto'``, None for None.
+    """Return the bytes of a budget: a size, or the free memory of the device for ``'auto'``; None for None.
 
     Raises:
         ValueError: It is not a size, or ``'auto'`` without a GPU.
@@ -40,10 +40,10 @@ def budget_bytes(memory: 'str | int | None') -> int | None:
     if memory != AUTO:
         return parse_size(memory)
     if not torch.cuda.is_available():
-        raise ValueError("memory 'auto' is what the GPU has free, and there is no GPU: give a size, 6GiB say")
+        raise ValueError("memory 'auto' uses the free memory of the GPU, but there is no GPU: give a size such as 6GiB")
     return torch.cuda.mem_get_info()[0]
 
 
 def room_in(budget: int | None) -> int | None:
-    """What tensors may take of a budget."""
+    """Return the part of a budget that tensors may use."""
     return None if budget is None else int(budget * (1 - RESERVE))

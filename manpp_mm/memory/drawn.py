@@ -1,4 +1,4 @@
-"""Drawn images and targets for a measured step."""
+"""Random images and targets for a measured step."""
 
 import numpy as np
 import torch
@@ -8,29 +8,29 @@ from mmengine.structures import PixelData
 from torch import Tensor, nn
 
 BOXES = 8
-"""Drawn in each image of a detector."""
+"""Number of boxes in each image for a detector."""
 
 
 def drawn_batch(model: BaseModel, scope: str | None, batch: int, size: tuple[int, int], seed: int = 0) -> dict:
-    """Random images and targets for a model, as its package's loaders give them.
+    """Draw random images and targets for a model, in the format of its package's loaders.
 
     Args:
         model: A detector, segmentor or classifier.
         scope: Its config's ``default_scope``.
-        batch: Images.
+        batch: Number of images.
         size: Their height and width in pixels.
-        seed: Of a segmentor's or classifier's images and targets, and of a detector's label maps; a detector's images,
-            boxes and masks are always the same.
+        seed: Seed for a segmentor's or classifier's images and targets, and for a detector's label maps; a detector's
+            images, boxes and masks are always the same.
 
     Raises:
-        ValueError: A detector whose heads name no ``num_classes``.
+        ValueError: No head of a detector has ``num_classes``.
     """
     if scope == 'mmseg':
         return draw_segmentation(model.num_classes, batch, size, seed)
     if scope == 'mmpretrain':
         return draw_classification(model.head.num_classes, batch, size, seed)
     if MessageHub.get_current_instance().get_info('epoch') is None:
-        MessageHub.get_current_instance().update_info('epoch', 0)  # heads that change with the epoch ask for it
+        MessageHub.get_current_instance().update_info('epoch', 0)  # some heads read the epoch
     data = draw_detection(_box_classes(model), batch, size, _needs_masks(model))
     semantic = _semantic(model)
     if semantic is not None:
@@ -42,7 +42,7 @@ def drawn_batch(model: BaseModel, scope: str | None, batch: int, size: tuple[int
 
 
 def _box_classes(model: BaseModel) -> int:
-    """Classes of a detector's boxes: those of things, in a panoptic model."""
+    """Return the number of classes of a detector's boxes; the number of things for a panoptic model."""
     heads = [getattr(getattr(model, 'roi_head', None), 'bbox_head', None)]
     heads += [getattr(model, name, None) for name in ('panoptic_head', 'bbox_head', 'mask_head')]
     for head in heads:
@@ -50,18 +50,18 @@ def _box_classes(model: BaseModel) -> int:
         for key in ('num_things_classes', 'num_classes'):
             if isinstance(getattr(head, key, None), int):
                 return getattr(head, key)
-    raise ValueError(f'{type(model).__name__} has no head with num_classes for which boxes could be drawn')
+    raise ValueError(f'{type(model).__name__} has no head with num_classes, which is needed to draw boxes')
 
 
 def _needs_masks(model: BaseModel) -> bool:
     if getattr(model, 'with_mask', False) or hasattr(model, 'panoptic_head'):
         return True
-    # A dense head that predicts masks: RTMDet-Ins.
+    # A dense head that predicts masks, such as RTMDet-Ins.
     return any('mask' in name for name, _ in getattr(model, 'bbox_head', nn.Module()).named_children())
 
 
 def _semantic(model: BaseModel) -> tuple[int, int] | None:
-    """Classes and stride in pixels of the label maps that a detector learns from besides, None without any."""
+    """Return classes and stride in pixels of the label maps that a detector also learns from, None without any."""
     panoptic = getattr(model, 'panoptic_head', None)
     if panoptic is not None and getattr(panoptic, 'num_stuff_classes', None):
         return panoptic.num_things_classes + panoptic.num_stuff_classes, 1
@@ -72,10 +72,10 @@ def _semantic(model: BaseModel) -> tuple[int, int] | None:
 
 
 def draw_detection(num_classes: int, batch: int, size: tuple[int, int], with_mask: bool = False) -> dict:
-    """Random images with :data:`BOXES` boxes each, as MMDetection's loaders give them; needs mmdet."""
+    """Draw images with :data:`BOXES` boxes each, in the format of MMDetection's loaders; needs mmdet."""
     from mmdet.testing import demo_mm_inputs
 
-    # It draws labels from 1 on, of which one class has none.
+    # It draws labels starting at 1, so a single class would get none.
     data = demo_mm_inputs(
         batch, (3, *size), num_items=[BOXES] * batch, num_classes=max(num_classes, 2), with_mask=with_mask,
         use_box_type=True,
@@ -86,7 +86,7 @@ def draw_detection(num_classes: int, batch: int, size: tuple[int, int], with_mas
 
 
 def draw_labels(num_classes: int, batch: int, size: tuple[int, int], seed: int) -> list[Tensor]:
-    """Label maps (1, H, W) of 32-pixel squares."""
+    """Draw label maps (1, H, W) of 32-pixel squares."""
     generator = np.random.default_rng(seed)
     return [_squares(generator, num_classes, size) for _ in range(batch)]
 
@@ -97,7 +97,7 @@ def _squares(generator: np.random.Generator, num_classes: int, size: tuple[int, 
 
 
 def draw_segmentation(num_classes: int, batch: int, size: tuple[int, int], seed: int = 0) -> dict:
-    """Random images with label maps of 32-pixel squares, as MMSegmentation's loaders give them; needs mmseg."""
+    """Draw images with label maps of 32-pixel squares, in the format of MMSegmentation's loaders; needs mmseg."""
     from mmseg.structures import SegDataSample
 
     generator = np.random.default_rng(seed)
@@ -111,7 +111,7 @@ def draw_segmentation(num_classes: int, batch: int, size: tuple[int, int], seed:
 
 
 def draw_classification(num_classes: int, batch: int, size: tuple[int, int], seed: int = 0) -> dict:
-    """Random images with labels, as MMPretrain's loaders give them; needs mmpretrain."""
+    """Draw images with labels, in the format of MMPretrain's loaders; needs mmpretrain."""
     from mmpretrain.structures import DataSample
 
     generator = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Any config made to train within a memory budget."""
+"""Fitting of any config to a memory budget."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from .predict import Prediction, Predictor, in_half, methods_for
 from .report import at_least, gib
 
 PLAN = 'manpp_plan'
-"""Where a fitted config says how it was fitted."""
+"""The config key that stores how a config was fitted."""
 
 
 def fit(
@@ -27,28 +27,28 @@ def fit(
     inputs: 'tuple[int, int, int] | None' = None,
     batch_size: str | None = None,
 ) -> Config:
-    """Make a config train within a memory budget, by a method, or both.
+    """Make a config train within a memory budget, with a given method, or both.
 
-    Without ``method`` this is the way with the least work that fits and keeps end-to-end training's gradients; a
-    block-local config keeps its own method. With a method it is that method's way with the least work that fits.
-    Without ``memory`` the cuts are those of about the lowest need. A config with ``local_blocks='auto'`` can name
-    both itself: ``memory_budget`` stands for ``memory``.
+    Without ``method``, the result is the way with the least work that fits and keeps end-to-end gradients; a local
+    config keeps its method. With ``method``, it is that method's way with the least work that fits. Without
+    ``memory``, the cuts are those with about the lowest need. A config with ``local_blocks='auto'`` can set the budget
+    itself, as ``memory_budget``.
 
     Args:
-        config: A config or its name, ``'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'`` say; left as it is.
-        memory: Bytes for everything on the device, ``'8GiB'`` say, of which a tenth stays free for what no tensor
-            holds; ``'auto'``: what the GPU has free.
+        config: A config or its name, such as ``'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'``; not modified.
+        memory: Budget for everything on the device, such as ``'8GiB'``, of which a tenth is left as headroom;
+            ``'auto'`` for the free memory of the GPU.
         method: One of :data:`manpp_mm.methods.METHODS`.
-        inputs: Images a step, their height and width in pixels; default those of the config's training loader.
-        batch_size: ``'auto'`` sets the training loader's to the most images that fit by any of these ways.
+        inputs: Images per step, their height and width in pixels; by default those of the config's training loader.
+        batch_size: ``'auto'`` sets the training loader's batch size to the largest that fits any of these ways.
 
     Returns:
-        The config, with ``manpp_plan``, how it was fitted.
+        The fitted config; its ``manpp_plan`` stores how it was fitted.
 
     Raises:
-        ValueError: Neither memory nor method is given; the method is unknown, or a local config trains by another;
-            ``memory`` is not a size or is below the floor; ``local_blocks='auto'`` stands beside cuts; the images' size
-            is not known; or ``batch_size='auto'`` comes without a budget or cannot be predicted.
+        ValueError: Neither memory nor method is given; the method is unknown, or a local config trains with another;
+            ``memory`` is not a size or is below the floor; ``local_blocks='auto'`` is combined with cuts; the image
+            size is unknown; or ``batch_size='auto'`` is set without a budget or cannot be predicted.
 
     Example:
         >>> config = fit('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', memory='4GiB')
@@ -59,7 +59,7 @@ def fit(
     if memory is None and method is None and not needs_plan(config):
         raise ValueError('fit() needs memory, method, or both')
     if batch_size not in (None, 'auto') or (batch_size and memory is None):
-        raise ValueError(f"batch_size={batch_size!r}: 'auto' finds the largest within memory, else leave it out")
+        raise ValueError(f"batch_size={batch_size!r}: use 'auto' with memory to find the largest, or omit it")
     predictor, found = candidates(config, memory, method, inputs)
     batch, size = predictor.batch, predictor.size
     if batch_size:
@@ -67,14 +67,14 @@ def fit(
             raise ValueError(f"batch_size='auto' cannot be predicted for this model: {predictor.survey.measured}")
         assert predictor.room is not None  # there is a budget, see above
         largest = max(each.largest_batch(predictor.room, predictor.size) for each in found)
-        for batch in range(largest, 0, -1):  # a plan's own step may need a little more than was predicted
+        for batch in range(largest, 0, -1):  # the step of a plan may need slightly more than predicted
             predictor = Predictor(config, batch, size, predictor.room, predictor.survey)
             found = _ways(predictor, method)
             if _chosen(found, predictor.room) is not None:
                 break
     chosen = _chosen(found, predictor.room)
     if chosen is None:
-        assert memory is not None  # without a budget every way fits
+        assert memory is not None  # without a budget, every way fits
         raise ValueError(below_the_floor(predictor, found, memory))
     fitted = _applied(config, chosen.way, memory)
     if inputs or batch_size:
@@ -99,15 +99,15 @@ def candidates(
     every: bool = False,
     keep_cuts: bool = False,
 ) -> tuple[Predictor, list[Prediction]]:
-    """The ways among which :func:`fit` chooses, and who predicted them.
+    """Return the ways from which :func:`fit` chooses, and their predictor.
 
     Args:
         config, memory, method, inputs: As for :func:`fit`.
-        every: Whether to list block-local training besides what keeps end-to-end's gradients.
-        keep_cuts: Whether not to plan cuts, but to take those of a block-local config.
+        every: Whether to list block-local training in addition to the ways with end-to-end gradients.
+        keep_cuts: Whether to use the cuts of a block-local config instead of planning them.
 
     Raises:
-        ValueError: As for :func:`fit`; or ``keep_cuts`` and the config has none.
+        ValueError: As for :func:`fit`; or ``keep_cuts`` is set and the config has no cuts.
     """
     check_request(config, method)
     if keep_cuts and local_class(config) is None:
@@ -132,21 +132,21 @@ def _ways(predictor: Predictor, method: str | None, every: bool = False) -> list
 def _applied(config: Config, way: Way, memory: 'str | int | None') -> Config:
     fitted = apply_way(config, way)
     if memory is not None and (fitted.get('env_cfg') or {}).get('cudnn_benchmark'):
-        fitted.env_cfg.cudnn_benchmark = False  # its search holds workspaces of many GB
+        fitted.env_cfg.cudnn_benchmark = False  # its search allocates workspaces of many GB
     return fitted
 
 
 def budget_of(config: Config, memory: 'str | int | None') -> 'str | int | None':
-    """The memory that is asked for, or else the ``memory_budget`` of a config with ``local_blocks='auto'``."""
+    """Return the requested memory, or else the ``memory_budget`` of a config with ``local_blocks='auto'``."""
     return config.model.backbone.get('memory_budget') if memory is None and needs_plan(config) else memory
 
 
 def check_request(config: Config, method: str | None) -> None:
-    """Does a method go with a config?
+    """Check that a config can train with a method.
 
     Raises:
-        ValueError: It is unknown, the config is block-local or exact by another, or there is no local backbone for it;
-            the config's own backbone is unknown; or it leaves its cuts to be planned and has some.
+        ValueError: The method is unknown, the config already trains with another local or exact method, or there is no
+            local backbone for it; the config's own backbone is unknown; or it sets both cuts and planned cuts.
     """
     check_backbone(config)
     if needs_plan(config) and config.model.backbone.get('cuts') is not None:
@@ -158,36 +158,36 @@ def check_request(config: Config, method: str | None) -> None:
     if local_class(config) is not None and own != method:
         keys = FAMILY.get(method)
         if keys is None or own == 'exact':
-            way_out = 'give the config with the plain backbone'
+            way_out = 'use the config with the plain backbone'
         else:
             way_out = 'set ' + ' and '.join(f'model.backbone.auxiliary.{key}={value!r}' for key, value in keys.items())
         raise ValueError(
-            f'--method {method}: model.backbone.type={config.model.backbone.type!r} trains by the method {own!r} '
-            f'already. Leave out --method, or {way_out}'
+            f'--method {method}: model.backbone.type={config.model.backbone.type!r} already trains with the '
+            f'method {own!r}. Omit --method, or {way_out}'
         )
     if method not in ('end_to_end', 'checkpointed') and twin_of(config) is None:
         raise ValueError(
-            f'--method {method}: {without_twin(config)}. Leave out --method: --memory alone checkpoints its parts, '
-            'neck and heads where that is needed'
+            f'--method {method}: {without_twin(config)}. Omit --method: --memory alone checkpoints the parts of the '
+            'backbone, neck and heads as needed'
         )
 
 
 def needs_plan(config: Config) -> bool:
-    """Whether a config leaves its cuts to be planned: ``local_blocks='auto'``."""
+    """Return whether the cuts of a config are to be planned: ``local_blocks='auto'``."""
     return (config.model.get('backbone') or {}).get('local_blocks') == 'auto'
 
 
 def plan_of(checkpoint: str) -> ConfigDict | None:
-    """The plan that a checkpoint's config holds, None without any."""
+    """Return the plan in a checkpoint's config, or None."""
     return trained_config(read_checkpoint(checkpoint)).get(PLAN)
 
 
 def apply_plan(config: Config, plan: Mapping) -> Config:
-    """A config fitted as a plan says.
+    """Return a config fitted according to a plan.
 
     Args:
-        config: The config that the plan was made for; left as it is.
-        plan: What ``manpp_plan`` holds.
+        config: The config that the plan was made for; not modified.
+        plan: The content of ``manpp_plan``.
     """
     fitted = _applied(config, _way_of(config, plan), plan.get('memory'))
     fitted[PLAN] = plan
@@ -197,65 +197,66 @@ def apply_plan(config: Config, plan: Mapping) -> Config:
 def _way_of(config: Config, plan: Mapping) -> Way:
     if 'mode' in plan:
         return Way.from_dict(plan)
-    # One that an earlier release wrote.
+    # A plan of an earlier release.
     return Way(method_of(config), mode_of(config), tuple(tuple(cut) for cut in plan['cuts']))
 
 
 def report_of(plan: Mapping) -> list[str]:
-    """What a plan says of itself, for the log."""
+    """Return the report of a plan, for the log."""
     return list(plan.get('report') or plan.get('table') or [])
 
 
 def keep_plan(config: Config, checkpoint: str, memory: 'str | int | None' = None, method: str | None = None) -> Config:
-    """A config as the training that wrote a checkpoint had it.
+    """Return a config with the plan of the training that wrote a checkpoint.
 
     Args:
-        config: The config that is to go on from the checkpoint, or to be tested with it; left as it is.
-        checkpoint: Its file.
-        memory, method: What the user asks for now.
+        config: The config to resume or test with the checkpoint; not modified.
+        checkpoint: The checkpoint file.
+        memory, method: What the user requests now.
 
     Returns:
-        The config itself where it says by itself how it trains, else a copy with the checkpoint's plan.
+        The config itself if it already sets how it trains, otherwise a copy with the checkpoint's plan.
 
     Raises:
-        ValueError: The checkpoint holds no plan and one is needed, or the config or the user asks for something else.
+        ValueError: The checkpoint has no plan but one is needed, or the config or the user requests something else.
     """
     plan = plan_of(checkpoint)
-    as_it_began = 'and a resumed run goes on as it began'
+    as_it_began = 'and a resumed run continues as it began'
     own = PLAN in config or (local_class(config) is not None and not needs_plan(config))
     if plan is None:
         if needs_plan(config):
             raise ValueError(
-                f"{checkpoint} was not trained with model.backbone.local_blocks='auto': write the cuts of its own "
-                'config into this one'
+                f"{checkpoint} was not trained with model.backbone.local_blocks='auto': copy the cuts from its own "
+                'config'
             )
         if memory is None and (method is None or (own and method == method_of(config))):
             return config
         raise ValueError(
-            f'{checkpoint} was trained without --memory and --method, {as_it_began}: leave them out, or start anew '
-            'without --resume'
+            f'{checkpoint} was trained without --memory and --method, {as_it_began}: omit them, or start a new '
+            'training without --resume'
         )
     way = _way_of(config, plan)
-    began = f'{checkpoint} was trained by the method {way.method!r}, {as_it_began}'
+    began = f'{checkpoint} was trained with the method {way.method!r}, {as_it_began}'
     if method not in (None, way.method):
-        raise ValueError(f'--method {method}: {began}: leave out --method, or start anew without --resume')
+        raise ValueError(f'--method {method}: {began}: omit --method, or start a new training without --resume')
     if own and method_of(config) != way.method:
         raise ValueError(
-            f'the config: {began}, but the config trains by {method_of(config)!r}: give the one in its work folder'
+            f'the config: {began}, but the config trains with {method_of(config)!r}: use the one in its work folder'
         )
     fitted = config if own else apply_plan(config, plan)
     if memory is not None:
         room, needed = room_in(budget_bytes(memory)), _needed(fitted, plan)
         if room is not None and needed > room:
             raise ValueError(
-                f'--memory {memory}: as {checkpoint} was trained, a step needs {gib(needed)}, and {RESERVE:.0%} of '
-                f'the size stay free: give at least {at_least(needed / (1 - RESERVE))}, or start anew without --resume'
+                f'--memory {memory}: with the plan of {checkpoint}, a step needs {gib(needed)}, and {RESERVE:.0%} is '
+                f'left as headroom: give at least {at_least(needed / (1 - RESERVE))}, or start a new training without '
+                '--resume'
             )
     return fitted
 
 
 def _needed(fitted: Config, plan: Mapping) -> int:
-    """Bytes that a step of a fitted config needs now, with its batch and precision as they are."""
+    """Return the bytes that a step of a fitted config needs with its current batch and precision."""
     if plan.get('measured'):
         return plan['predicted_bytes']
     return sum(_predicted(fitted, *_padded_input(fitted)))
@@ -267,7 +268,7 @@ def _padded_input(config: Config) -> tuple[int, Size]:
 
 
 def _predicted(config: Config, batch: int, size: Size) -> tuple[int, int]:
-    """Bytes before a step on images of a padded size, and its peak beyond them, the optimizer's step included."""
+    """Return the bytes before a step on images of a padded size, and the additional peak including the optimizer."""
     mode = mode_of(config)
     fixed = fixed_bytes(config, mode.local)
     peak = footprint(config, mode, in_mixed_precision(config)).peak_at(batch, size)
@@ -275,10 +276,10 @@ def _predicted(config: Config, batch: int, size: Size) -> tuple[int, int]:
 
 
 def predicted_peak(config: Config) -> str:
-    """What a training step of a config with cuts needs, in a sentence.
+    """Describe in one sentence the memory of a training step of a config with cuts.
 
     Raises:
-        ValueError: The training pipeline names no image size, or see :class:`Footprint`.
+        ValueError: The training pipeline sets no image size, or see :class:`Footprint`.
     """
     batch, size = _padded_input(config)
     before, peak = _predicted(config, batch, size)
@@ -296,13 +297,13 @@ def _chosen(found: Sequence[Prediction], room: int | None) -> Prediction | None:
 
 
 def _report(predictor: Predictor, found: Sequence[Prediction], chosen: Prediction, memory: 'str | int | None') -> list:
-    """The log's lines: what was chosen, why, what it is predicted to need and what the others would."""
+    """Return log lines: the chosen way, the reason, its predicted memory and that of the others."""
     batch, size = predictor.batch, padded(predictor.config, predictor.size)
     precision = 'mixed precision' if predictor.survey.amp else 'float32'
     words = f'{batch} image{"s" if batch > 1 else ""} of {size[0]}x{size[1]} in {precision}'
     which = f'of the method {chosen.way.method} that fit'
     if len({each.way.method for each in found}) > 1:
-        which = "that fit and keep end-to-end training's gradients"
+        which = 'that fit and keep end-to-end gradients'
     size_words = gib(memory) if isinstance(memory, int) else memory
     lines = [f'Fitted to {size_words}: {chosen.way}, the least work of the ways {which}'
              if memory is not None else f'Fitted: {chosen.way}']  # fmt: skip
@@ -310,9 +311,9 @@ def _report(predictor: Predictor, found: Sequence[Prediction], chosen: Predictio
     parts += [
         'each unit of the backbone checkpointed' if chosen.way.mode.units_checkpointed and predictor.family else ''
     ]
-    parts += [f'losses taken early: {", ".join(chosen.way.early)}' if chosen.way.early else '']
+    parts += [f'early loss: {", ".join(chosen.way.early)}' if chosen.way.early else '']
     parts += [f'checkpointed: {", ".join(chosen.way.modules)}' if chosen.way.modules else '']
-    lines.append('; '.join(filter(None, parts)) or 'nothing is changed')
+    lines.append('; '.join(filter(None, parts)) or 'no changes')
     source = f'measured ({predictor.survey.measured})' if predictor.survey.measured else 'predicted'
     lines.append(
         f'{words}: {gib(chosen.total_bytes)} {source}, {gib(chosen.static_bytes)} of them before the step; '
@@ -324,14 +325,14 @@ def _report(predictor: Predictor, found: Sequence[Prediction], chosen: Predictio
     lines += [f'Not possible: {fault}' for fault in predictor.faults]
     kind = (predictor.config.model.get('backbone') or {}).get('type')
     if not predictor.survey.trains:
-        lines.append('Nothing of the backbone trains: neck and heads alone can be checkpointed')
+        lines.append('The backbone is frozen: only neck and heads can be checkpointed')
     elif predictor.family is None and not predictor.survey.faults:
-        lines.append(f'There is no local backbone for {kind!r}: it is not cut, its parts can be checkpointed')
+        lines.append(f'There is no local backbone for {kind!r}: it is not cut, but its parts can be checkpointed')
     return lines
 
 
 def below_the_floor(predictor: Predictor, found: Sequence[Prediction], memory: 'str | int') -> str:
-    """What to say where none of the ways fits: the floor, and what would do."""
+    """Return the message if no way fits: the floor, and what would fit."""
     lowest = min(found, key=lambda each: each.total_bytes)
     room, batch, size = predictor.room, predictor.batch, predictor.size
     assert room is not None
@@ -351,16 +352,16 @@ def below_the_floor(predictor: Predictor, found: Sequence[Prediction], memory: '
             out.append(f'--amp ({gib(total)})')
     return (
         f'memory {memory} is below the floor: give at least {at_least(lowest.total_bytes / (1 - RESERVE))}. '
-        f'{batch} image{"s" if batch > 1 else ""} of {size[0]}x{size[1]} need {gib(lowest.total_bytes)} by '
-        f'{lowest.way}, {gib(lowest.static_bytes)} of them before the step, and {RESERVE:.0%} of the size stay free '
-        'for what no tensor holds. '
-        + (f'Or take {"; or ".join(out)}' if out else 'Neither a smaller batch nor smaller images nor --amp would do')
+        f'{batch} image{"s" if batch > 1 else ""} of {size[0]}x{size[1]} need {gib(lowest.total_bytes)} with '
+        f'{lowest.way}, {gib(lowest.static_bytes)} of them before the step, and {RESERVE:.0%} of the budget is left as '
+        'headroom. '
+        + (f'Or use {"; or ".join(out)}' if out else 'A smaller batch, smaller images or --amp would not suffice')
         + ''.join(f'. Not possible: {fault}' for fault in predictor.faults)
     )
 
 
 def _in_mixed_precision(predictor: Predictor, lowest: Prediction) -> int | None:
-    """Bytes of everything by the same way in mixed precision; None where a CPU cannot tell."""
+    """Return the total bytes of the same way in mixed precision, None if a CPU cannot predict them."""
     mixed = apply_way(in_half(predictor.config), lowest.way)
     try:
         step = footprint(mixed, mode_of(mixed), amp=True, probe=predictor.survey.probe)

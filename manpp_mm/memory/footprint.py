@@ -1,4 +1,4 @@
-"""Memory and work of a training step at any input size, from one step on small images."""
+"""Prediction of memory and work of a training step at any input size, from one step on small images."""
 
 from collections.abc import Iterable, Mapping
 from math import ceil, lcm
@@ -26,27 +26,29 @@ _FIXED, _BATCH, _IMAGE, _AREA, _PAIRS = range(5)
 class Footprint(LiveBytes):
     """Live bytes and floating-point operations of a step, split by how they grow with the input.
 
-    A tensor of a parameter's shape (a gradient) does not grow; one whose elements are a multiple of the small image's
-    positions at stride 32, of a pyramid's over it or of a Vision Transformer's tokens, grows with images and pixels;
-    unless it is no multiple of the images: a single one's, which is not taken to shrink where there are fewer. A
-    multiple of the positions' square, attention over all pairs, grows with images and pixels squared; any other tensor
-    (sampled regions, say) with images alone. What grows otherwise is not covered: attention between parts of the image
-    whose number grows, say.
+    - A tensor with the shape of a parameter (a gradient) does not grow.
+    - A tensor whose number of elements is a multiple of the small image's positions at stride 32, of those of a pyramid
+      or of a Vision Transformer's tokens grows with images and pixels. If it is not a multiple of the images, it
+      belongs to a single image and is assumed not to shrink with fewer images.
+    - A multiple of the square of the positions (attention over all pairs) grows with images and pixels squared.
+    - Any other tensor, such as sampled regions, grows with images only.
+
+    Other growth is not covered, such as attention between parts of the image whose number grows.
 
     Args:
         step: A step on the probe's images.
         probe: Images, height and width in pixels (see :func:`small_probe`).
 
     Raises:
-        ValueError: The model's preprocessor makes images of another size of them.
+        ValueError: The model's preprocessor changes the size of these images.
     """
 
     def __init__(self, step: TrainingStep, probe: Probe) -> None:
         self._images, size = probe
         if tuple(step.data['inputs'].shape[-2:]) != size:
             raise ValueError(
-                f"the model's data_preprocessor makes images of {tuple(step.data['inputs'].shape[-2:])} pixels of "
-                f'those of {size} from which memory is predicted'
+                f"the model's data_preprocessor resizes the {size} images used to predict memory to "
+                f'{tuple(step.data["inputs"].shape[-2:])} pixels'
             )
         super().__init__(step.kept())
         self._size = size
@@ -86,21 +88,21 @@ class Footprint(LiveBytes):
             self._now[self._kinds.pop(key)] -= size
 
     def mark(self, name: str) -> None:
-        """Name this moment; only the first time counts."""
+        """Mark this moment with a name; only the first call for a name counts."""
         if name not in self._marks:
             self._marks[name] = len(self._timeline)
             self._timeline.append(tuple(self._now))
             self._work[name] = tuple(self._flops)
 
     def split(self, tensor: Tensor) -> np.ndarray:
-        """A tensor's bytes under the way in which they grow."""
+        """Return a tensor's bytes as a vector over the kinds of growth."""
         return np.eye(len(self._now))[self._kind(tensor)] * tensor.numel() * tensor.element_size()
 
     def at(self, batch: int, size: tuple[int, int]) -> 'TimeLine':
-        """The bytes alive over time for other images.
+        """Return the live bytes over time for other images.
 
         Args:
-            batch: Images a step.
+            batch: Images per step.
             size: Height and width in pixels.
         """
         growth = self.growth(batch, size)
@@ -108,21 +110,21 @@ class Footprint(LiveBytes):
         return TimeLine(np.array(self._timeline) @ growth, self._marks, work)
 
     def growth(self, batch: int, size: tuple[int, int]) -> np.ndarray:
-        """By which factor each kind of tensors grows for other images."""
+        """Return the factor by which each kind of tensor grows for other images."""
         images, pixels = batch / self._images, size[0] * size[1] / (self._size[0] * self._size[1])
         return np.array([1, images, max(1, images) * pixels, images * pixels, images * pixels**2])
 
     def peak_at(self, batch: int, size: tuple[int, int]) -> int:
-        """The peak of live bytes beyond parameters, buffers and inputs, for other images."""
+        """Return the peak of live bytes in addition to parameters, buffers and inputs, for other images."""
         return round(self.at(batch, size).values.max())
 
     def flops_at(self, batch: int, size: tuple[int, int]) -> float:
-        """Floating-point operations of a step of convolutions and matrix products, for other images."""
+        """Return the floating-point operations of a step's convolutions and matrix products, for other images."""
         return float(np.array(self._flops) @ self.growth(batch, size))
 
 
 class TimeLine:
-    """Bytes alive after each allocation, with named moments.
+    """Live bytes after each allocation, with named moments.
 
     Args:
         values: The bytes.
@@ -136,59 +138,59 @@ class TimeLine:
         self._work = work
 
     def now(self, name: str) -> float:
-        """Bytes alive at a moment."""
+        """Return the live bytes at a moment."""
         return self.values[self._marks[name]]
 
     def highest(self, begin: str, end: str) -> float:
-        """The most between two moments."""
+        """Return the maximum between two moments."""
         return self.values[self._marks[begin] : self._marks[end] + 1].max()
 
     def work(self, begin: str, end: str) -> float:
-        """Floating-point operations between two moments."""
+        """Return the floating-point operations between two moments."""
         return self._work[end] - self._work[begin]
 
 
 def _counts(size: tuple[int, int]) -> list[int]:
-    """Numbers of which a tensor over the whole image has a multiple of elements, and hardly another has."""
+    """Return numbers that divide the number of elements of a tensor over the whole image, but of hardly any other."""
 
     def positions(stride: int) -> int:
         return ceil(size[0] / stride) * ceil(size[1] / stride)
 
-    # Whole pyramids from stride 4 or 8 to 64 or 128, as dense heads join them.
+    # Whole pyramids from stride 4 or 8 to 64 or 128, as concatenated by dense heads.
     pyramids = [sum(positions(2**level) for level in range(first, last)) for first in (2, 3) for last in (7, 8)]
-    # Patches of 16 pixels with a class token, and a row of them more (see backbones/vit.py).
+    # Patches of 16 pixels with a class token, and the same with one more row (see backbones/vit.py).
     patches = positions(16)
     return [positions(32), patches + 1, patches + ceil(size[1] / 16), *pyramids]
 
 
 def small_size(config: Config) -> tuple[int, int]:
-    """Height and width of the images from whose step a config's memory is predicted."""
+    """Return height and width of the small images used to predict a config's memory."""
     backbone = config.model.get('backbone') or {}
     family = local_class(config) or local_twin(backbone.get('type'), config.get('default_scope')) or LocalBackbone
     height, width = family.planning_size(backbone)
     divisor = _divisor(config)
-    factor = lcm(divisor, 32) // 32  # the preprocessor must leave them as they are
+    factor = lcm(divisor, 32) // 32  # the preprocessor must not resize them
     return (height * factor, width * factor)
 
 
 def small_probe(config: Config) -> Probe:
-    """The images from whose step a config's memory is predicted."""
+    """Return number and size of the small images used to predict a config's memory."""
     return BATCH, small_size(config)
 
 
 def probing_step(config: Config, mode: Mode, probe: Probe, amp: bool) -> TrainingStep:
-    """A step on a probe's images and with all regions, on the CPU; ``amp``: in mixed precision."""
+    """Create a step on a probe's images with all regions, on the CPU; with ``amp`` in mixed precision."""
     return TrainingStep(config, mode, *probe, amp=torch.bfloat16 if amp else None, full_regions=True)
 
 
 def footprint(config: Config, mode: 'str | Mode', amp: bool = False, probe: 'Probe | None' = None) -> Footprint:
-    """Take one small step of a config in a mode of :data:`manpp_mm.mode.MODES`, on the CPU.
+    """Run one small step of a config in a mode of :data:`manpp_mm.mode.MODES`, on the CPU.
 
     Args:
-        config: A detector's or segmentor's.
+        config: The config of a detector or segmentor.
         mode: The mode.
-        amp: Whether in mixed precision, as :class:`TrainingStep` has it on a CPU.
-        probe: Images, height and width; default :func:`small_probe`'s.
+        amp: Whether to use mixed precision, as in :class:`TrainingStep` on a CPU.
+        probe: Images, height and width; by default those of :func:`small_probe`.
     """
     probe = probe or small_probe(config)
     step = probing_step(config, Mode.parse(mode), probe, amp)
@@ -198,7 +200,7 @@ def footprint(config: Config, mode: 'str | Mode', amp: bool = False, probe: 'Pro
 
 
 def padded(config: Config, size: tuple[int, int]) -> tuple[int, int]:
-    """The size of a batch whose images have a size: a detector pads to a multiple."""
+    """Return the padded size of a batch of images; a detector pads to a multiple."""
     divisor = _divisor(config)
     height, width = size
     return ceil(height / divisor) * divisor, ceil(width / divisor) * divisor
@@ -211,16 +213,16 @@ def _divisor(config: Config) -> int:
 def static_bytes(
     config: Config, parameters: Iterable[torch.nn.Parameter], buffers: Iterable[Tensor], copies: int = 1
 ) -> int:
-    """Bytes of parameters, buffers, optimizer state, gradients that accumulation keeps between steps, DDP's buckets.
+    """Return the bytes of parameters, buffers, optimizer state, accumulated gradients and DDP's buckets.
 
     Args:
-        config: Whose ``optim_wrapper`` it is.
+        config: The config with the ``optim_wrapper``.
         parameters: The parameters.
         buffers: The buffers.
-        copies: How many of both there are, averaged ones among them.
+        copies: Number of copies of both, including averaged ones.
 
     Raises:
-        ValueError: ``optim_wrapper`` names no optimizer.
+        ValueError: ``optim_wrapper`` sets no optimizer.
     """
     from mmengine.registry import OPTIMIZERS
 
@@ -228,8 +230,8 @@ def static_bytes(
     wrappers = [config.optim_wrapper, *config.optim_wrapper.values()]
     optimizers = [w['optimizer'] for w in wrappers if isinstance(w, Mapping) and w.get('optimizer') is not None]
     if not optimizers:
-        raise ValueError('optim_wrapper names no optimizer: what its state takes cannot be predicted')
-    states = 0  # of several optimizers the most
+        raise ValueError('optim_wrapper sets no optimizer, so the memory of its state cannot be predicted')
+    states = 0  # the maximum over several optimizers
     for each in optimizers:
         probe = torch.nn.Parameter(torch.zeros(7))
         optimizer = OPTIMIZERS.build(dict(each, params=[probe]))
@@ -237,7 +239,7 @@ def static_bytes(
         optimizer.step()
         states = max(states, sum(isinstance(v, Tensor) and v.numel() == 7 for v in optimizer.state[probe].values()))
     accumulates = config.optim_wrapper.get('accumulative_counts', 1) > 1
-    buckets = config.get('launcher', 'none') != 'none'  # DDP's
+    buckets = config.get('launcher', 'none') != 'none'  # of DDP
     return (
         copies * sum(t.numel() * t.element_size() for t in (*parameters, *buffers))
         + (states + accumulates + buckets) * sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)
@@ -245,8 +247,8 @@ def static_bytes(
 
 
 def stepping_bytes(parameters: Iterable[torch.nn.Parameter]) -> int:
-    """Bytes beside parameters and optimizer state while an optimizer steps: all gradients, and about as much again.
+    """Return the bytes that an optimizer step adds to parameters and optimizer state: about twice the gradients.
 
-    On a GPU an optimizer's ``foreach`` step, PyTorch's default, makes a new tensor for each gradient.
+    On a GPU, the ``foreach`` step of an optimizer, PyTorch's default, creates a new tensor for each gradient.
     """
     return 2 * sum(p.numel() * p.element_size() for p in parameters if p.requires_grad)

@@ -1,4 +1,4 @@
-"""A two-stage detector's head on as many regions as it may come to."""
+"""A two-stage detector's head with the maximum number of regions."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ _NEGATIVE = ('neg_inds', 'neg_priors')
 
 
 def fill_regions(model: BaseModel) -> None:
-    """Let the samplers of a model's RoI head return their full number of positive and negative regions.
+    """Make the samplers of a model's RoI head return their full number of positive and negative regions.
 
-    A proposal network that has learned nothing finds few positives on drawn targets, of which a mask head takes every
-    one; a trained one finds more than the sampler takes. The regions that there are stand in for the others.
+    An untrained RPN finds few positives on random targets, and a mask head processes only positives. A trained RPN
+    finds more than the sampler takes. The missing regions are filled with copies of the existing ones.
     """
     samplers = getattr(getattr(model, 'roi_head', None), 'bbox_sampler', None)
     for sampler in samplers if isinstance(samplers, (list, nn.ModuleList)) else [samplers]:
@@ -23,7 +23,7 @@ def fill_regions(model: BaseModel) -> None:
 
 
 class _FullSample:
-    """Stands in for a sampler's ``sample``."""
+    """Replaces a sampler's ``sample``."""
 
     def __init__(self, sampler: Any) -> None:
         self.original = sampler.sample

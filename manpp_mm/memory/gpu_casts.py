@@ -1,4 +1,4 @@
-"""What automatic mixed precision casts on a GPU and not on a CPU."""
+"""The casts of automatic mixed precision that a GPU makes, but a CPU does not."""
 
 from typing import Any
 
@@ -21,9 +21,9 @@ FLOAT32 = frozenset(
 
 
 class GpuCasts(TorchFunctionMode):
-    """Beside a CPU's autocast in bfloat16: runs in float32 what a GPU's autocast would, so that the bytes are a GPU's.
+    """Runs functions in float32 as a GPU's autocast would, so that a CPU's autocast to bfloat16 needs the same bytes.
 
-    A CPU's autocast leaves norms and softmax in bfloat16, for example.
+    For example, a CPU's autocast leaves norms and softmax in bfloat16.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:

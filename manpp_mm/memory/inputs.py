@@ -1,4 +1,4 @@
-"""What a config's step starts with: its input and what is in memory before it."""
+"""The input of a config's training step, and the memory in use before it."""
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,10 +19,10 @@ Size = tuple[int, int]
 
 
 def training_input(config: Config) -> tuple[int, Size]:
-    """Images a step and the largest height and width that they come to, from the config's training loader.
+    """Return the images per step and their largest height and width, from the config's training loader.
 
     Raises:
-        ValueError: Its pipeline does not tell.
+        ValueError: The pipeline does not determine the size.
     """
     loader = config.train_dataloader
     size = _loaded(loader.dataset, config.get('default_scope') != 'mmdet')
@@ -34,30 +34,30 @@ def training_input(config: Config) -> tuple[int, Size]:
     if preprocessor.get('size'):
         size = tuple(preprocessor['size'])
     augments = preprocessor.get('batch_augments') or []
-    for augment in [] if isinstance(augments, Mapping) else augments:  # MMPretrain's keep the size
+    for augment in [] if isinstance(augments, Mapping) else augments:  # MMPretrain's do not change the size
         size = _batch_augmented(augment, size)
     if size is None:
         raise ValueError(
-            'the training pipeline names no image size (Resize or RandomCrop): give it, --input N H W of tools/fit.py'
+            'the training pipeline sets no image size (Resize or RandomCrop): set it with --input N H W of tools/fit.py'
         )
     height, width = size
     return loader.batch_size, (height, width)
 
 
 def in_mixed_precision(config: Config) -> bool:
-    """Whether a config trains in mixed precision."""
+    """Return whether a config trains in mixed precision."""
     return kind_of(config.get('optim_wrapper') or {}) == 'AmpOptimWrapper'
 
 
 class _Turnable(tuple[int, int]):
-    """Height and width of a landscape; a portrait may come instead."""
+    """Height and width of a landscape image that may also be a portrait."""
 
 
 def _loaded(dataset: Mapping, height_first: bool) -> Size | None:
-    """Size of a data set's images; of several sets' the largest.
+    """Return the size of a data set's images; the largest size for several data sets.
 
     Args:
-        dataset: Its config.
+        dataset: The data set's config.
         height_first: Whether crops are (height, width); MMDetection's are (width, height).
     """
     parts = [dataset['dataset']] if 'dataset' in dataset else list(dataset.get('datasets') or [])
@@ -72,7 +72,7 @@ def _transformed(pipeline: Iterable[Mapping], size: Size | None, height_first: b
 
 
 def _after(transform: Mapping, size: Size | None, height_first: bool) -> Size | None:
-    """Height and width after a transform."""
+    """Return height and width after a transform."""
     kind = kind_of(transform)
     if kind in ('Resize', 'RandomChoiceResize', 'RandomResize', 'FixScaleResize', 'ResizeShortestEdge'):
         return _resized(transform, size)
@@ -98,9 +98,9 @@ def _after(transform: Mapping, size: Size | None, height_first: bool) -> Size | 
 def _cropped(kind: str, transform: Mapping, size: Size | None, height_first: bool) -> Size | None:
     crop = transform.get('crop_size') or transform.get('scale')
     crop = (crop, crop) if isinstance(crop, int) else crop
-    if crop is None or isinstance(crop[0], float):  # a share of the image
+    if crop is None or isinstance(crop[0], float):  # a fraction of the image
         return size
-    if transform.get('crop_type') == 'absolute_range':  # from, to, for either side
+    if transform.get('crop_type') == 'absolute_range':  # (min, max) for both sides
         crop = (crop[1], crop[1])
     elif kind == 'RandomCrop' and not height_first:
         crop = crop[::-1]  # MMDetection's is width, height
@@ -113,7 +113,7 @@ def _cropped(kind: str, transform: Mapping, size: Size | None, height_first: boo
 
 
 def _padded(size: Size, padding: 'int | Sequence[int]') -> Size:
-    """With pixels at each border: one number, (left and right, top and bottom) or (left, top, right, bottom)."""
+    """Add padding: one number, (left and right, top and bottom) or (left, top, right, bottom)."""
     row = (padding,) * 2 if isinstance(padding, int) else tuple(padding)
     left, top, right, bottom = row * 2 if len(row) == 2 else row
     found = size[0] + top + bottom, size[1] + left + right
@@ -131,12 +131,12 @@ def _resized(transform: Mapping, size: Size | None) -> Size | None:
         shorter = max(max(s) if isinstance(s, Sequence) else s for s in scales)
         return _Turnable((shorter, longest))
     sizes = []
-    # With their ratio kept, the scale's longer side is a limit of the images' longer side.
+    # If the ratio is kept, the scale's longer side limits the longer side of the images.
     keeps = transform.get('keep_ratio', transform.get('resize_cfg', {}).get('keep_ratio', True))
     for scale in scales:
         width, height = (scale, scale) if isinstance(scale, int) else scale
         if width < 0 or height < 0:
-            return None  # one side alone: the images decide
+            return None  # only one side is given, so the size depends on the images
         sizes.append((min(width, height), max(width, height)) if keeps else (height, width))
     found = _scaled(max(sizes, key=_area), max(transform.get('ratio_range') or (1,)))
     return _Turnable(found) if keeps and found[0] != found[1] else found
@@ -168,26 +168,26 @@ class FixedBytes:
 
     Attributes:
         static: Parameters, buffers, optimizer state, averaged weights.
-        stepping: What is alive beside them while the optimizer steps.
+        stepping: Additional bytes during the optimizer step.
     """
 
     static: int
     stepping: int
 
     def before(self, batch: int, size: Size) -> int:
-        """Bytes before a step on a batch of images of a height and width in pixels, padded ones."""
+        """Return the bytes before a step on a batch of images with a padded height and width in pixels."""
         return self.static + batch * 3 * 4 * size[0] * size[1]
 
 
 def fixed_bytes(config: Config, local: bool = True) -> FixedBytes:
-    """Bytes of a config's model that do not depend on its images.
+    """Return the bytes of a config's model that do not depend on its images.
 
     Args:
-        config: A detector's or segmentor's.
-        local: Whether a local backbone's auxiliary networks count.
+        config: The config of a detector or segmentor.
+        local: Whether to include a local backbone's auxiliary networks.
 
     Raises:
-        ValueError: ``optim_wrapper`` names no optimizer.
+        ValueError: ``optim_wrapper`` sets no optimizer.
     """
     init_default_scope(config.get('default_scope', 'mmengine'))
     model = copy.deepcopy(config.model)

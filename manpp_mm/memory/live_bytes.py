@@ -1,4 +1,4 @@
-"""Bytes of live tensors, counted storage by storage."""
+"""Counting of the bytes of live tensors, by storage."""
 
 import weakref
 from collections.abc import Iterable
@@ -13,15 +13,15 @@ from torch.utils._pytree import tree_map_only
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of the tensors that are alive while it is on, and their peak.
+    """Counts the bytes of live tensors while it is active, and their peak.
 
-    A storage counts from the operator that returns it until it is freed. What a kernel allocates and frees inside
-    (workspaces) is not seen. Autograd does not add gradients in place while a dispatch mode is on, so that a peak
-    during a sum of gradients is counted one term too high.
+    A storage counts from the operator that returns it until it is freed. Memory that a kernel allocates and frees
+    internally (workspaces) is not counted. While a dispatch mode is active, autograd does not add gradients in place:
+    a peak during a sum of gradients is counted one term too high.
 
     Args:
-        exclude: Tensors whose storages are not counted: parameters, inputs.
-        device: Count tensors on this kind of device alone (``'cuda'``); None counts all.
+        exclude: Tensors whose storages are not counted, such as parameters and inputs.
+        device: The type of device to count (``'cuda'``); None counts all.
 
     Example:
         >>> with LiveBytes() as live:
@@ -65,29 +65,29 @@ class LiveBytes(TorchDispatchMode):
         self.current -= size
         self._freed(key, size)
 
-    # For those who want to know more than the sum.
+    # Callbacks for subclasses.
 
     def _allocated(self, key: int, tensor: Tensor, func: Any, change: int) -> None:
-        """A storage grew (or shrank) by ``change`` bytes."""
+        """Called when a storage grows or shrinks by ``change`` bytes."""
 
     def _freed(self, key: int, size: int) -> None:
-        """A storage of ``size`` bytes is gone."""
+        """Called when a storage of ``size`` bytes is freed."""
 
     def _peaked(self) -> None:
-        """The sum has never been higher."""
+        """Called when the sum reaches a new maximum."""
 
 
 @dataclass
 class Held:
-    """One storage alive at the peak.
+    """A storage that is alive at the peak.
 
     Attributes:
-        nbytes: Its bytes.
-        shape: Shape of the tensor that it was made for.
-        operator: What made it.
-        module: The innermost module whose forward ran then, as in ``named_modules()``; '' outside of all, in a backward
-            pass, say, but for what is recomputed there.
-        backward: Whether that was during a backward pass.
+        nbytes: Its size in bytes.
+        shape: Shape of the tensor for which it was allocated.
+        operator: The operator that allocated it.
+        module: The innermost module whose forward was running, as in ``named_modules()``; '' outside of all modules,
+            such as in a backward pass without recomputation.
+        backward: Whether it was allocated during a backward pass.
     """
 
     nbytes: int
@@ -98,12 +98,12 @@ class Held:
 
 
 class PeakRecorder(LiveBytes):
-    """:class:`LiveBytes` that remembers what was alive at the peak, with the module that made each.
+    """A :class:`LiveBytes` that records which storages are alive at the peak, and the module that allocated each.
 
-    Torch's own ``ModuleTracker`` hooks into tensors' gradients, which keeps recomputed tensors alive.
+    Torch's own ``ModuleTracker`` hooks into the gradients of tensors, which keeps recomputed tensors alive.
 
     Args:
-        model: Whose modules are named.
+        model: The model whose modules are named.
         exclude, device: As for :class:`LiveBytes`.
     """
 
@@ -148,5 +148,5 @@ class PeakRecorder(LiveBytes):
         self._at_peak = list(self._held.values())
 
     def largest(self, number: int) -> list[Held]:
-        """The largest storages alive at the peak, in descending order."""
+        """Return the largest storages alive at the peak, in descending order."""
         return sorted(self._at_peak, key=lambda held: -held.nbytes)[:number]

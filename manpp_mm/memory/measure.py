@@ -1,4 +1,4 @@
-"""Several modes of a config measured side by side."""
+"""Measurement of several modes of a config."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -15,17 +15,17 @@ from .training_step import TrainingStep
 
 @dataclass
 class Measurement:
-    """What one mode takes.
+    """Memory, work and time of one mode.
 
     Attributes:
-        peak_bytes: Peak bytes of live tensors beyond parameters, buffers and inputs.
+        peak_bytes: Peak bytes of live tensors in addition to parameters, buffers and inputs.
         operators, synchronisations, flops: See :class:`manpp_mm.memory.StepCounts`.
-        step_seconds: Median of the timed steps, NaN where none was timed.
-        step_seconds_spread: The longest minus the shortest of them.
-        allocated_bytes: On a GPU ``max_memory_allocated`` beyond what was allocated before the step, convolution
-            workspaces included; None on a CPU.
-        device_seconds: On a GPU the sum of the kernels' times in a step, NaN where none was timed; None on a CPU. Well
-            below ``step_seconds`` the step is bound by launching them, or by waiting, not by arithmetic.
+        step_seconds: Median of the timed steps, NaN if none was timed.
+        step_seconds_spread: The longest minus the shortest timed step.
+        allocated_bytes: On a GPU, ``max_memory_allocated`` minus the memory allocated before the step, including
+            convolution workspaces; None on a CPU.
+        device_seconds: On a GPU, the sum of the kernels' times in a step, NaN if none was timed; None on a CPU. If it
+            is well below ``step_seconds``, the step is limited by kernel launches or waiting, not by arithmetic.
     """
 
     peak_bytes: int
@@ -38,7 +38,7 @@ class Measurement:
     device_seconds: float | None = None
 
     def as_dict(self) -> dict[str, float | None]:
-        """For a JSON file: None where nothing was timed."""
+        """Convert to a dict for a JSON file, with None where nothing was timed."""
         return {name: None if value is not None and isnan(value) else value for name, value in asdict(self).items()}
 
 
@@ -53,27 +53,27 @@ def measure(
     amp: torch.dtype | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> dict[str, Measurement]:
-    """Measure modes side by side: peaks first, then the timed steps in turns, so that a busy machine hits all alike.
+    """Measure modes: first the peaks, then timed steps in turns, so that a busy machine affects all modes equally.
 
     Args:
         config: The config of a block-local detector or segmentor.
-        modes: Some of :data:`manpp_mm.mode.MODES`, or their names.
-        batch: Images a step.
+        modes: Any of :data:`manpp_mm.mode.MODES`, or their names.
+        batch: Images per step.
         size: Height and width of an image in pixels.
-        repeats: Timed steps of each mode; 0 measures memory alone.
-        device: Where to run.
+        repeats: Timed steps per mode; 0 measures memory only.
+        device: Device to run on.
         seed, amp: See :class:`TrainingStep`.
         progress: Called after each step, ``len(modes) * (1 + repeats)`` times.
 
     Returns:
-        A measurement for each mode by its name: the median of the timed steps, and their largest minus their smallest.
+        The measurement of each mode, by its name.
     """
     steps = {str(mode): TrainingStep(config, mode, batch, size, device, seed, amp) for mode in modes}
     counts: dict[str, StepCounts] = {}
     allocated: dict[str, int | None] = {}
     for mode, step in steps.items():
         if device != 'cpu':
-            step.run()  # the allocator, cuDNN and branches of the host's code warm up
+            step.run()  # warm-up of the allocator, cuDNN and the host's code
         counts[mode], allocated[mode] = step.counts(), step.allocated_bytes()
         progress()
     seconds: dict[str, list[float]] = {mode: [] for mode in steps}

@@ -1,4 +1,4 @@
-"""Where to cut: a dynamic programme over what each unit keeps and holds, for local and for exact gradients."""
+"""Planning of cuts by dynamic programming over the memory of each unit, for local and for exact gradients."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,20 +8,19 @@ from ..local import Cut
 
 @dataclass
 class UnitMemory:
-    """What one unit and the auxiliary network after it take in block-local training, in bytes at the planned input.
+    """Bytes of one unit and the auxiliary network after it in block-local training, at the planned input.
 
     Attributes:
         cut: The unit.
-        before: Alive where it starts, gradients apart: its input and the features kept for the neck.
-        kept: What forward keeps for backward, the output included.
-        forward: Most alive in forward, from the unit's start.
-        auxiliary: Most that forward and backward of the auxiliary network (after the last unit: of neck and heads) add
-            to it.
-        backward: Most that backward adds to what is kept, the auxiliary network's gradients apart.
-        gradients: Of the unit's parameters.
-        auxiliary_gradients: Of the auxiliary network's.
+        before: Alive at the start of the unit, without gradients: its input and the features kept for the neck.
+        kept: Kept by forward for backward, including the output.
+        forward: Peak in forward, relative to the start of the unit.
+        auxiliary: Peak that forward and backward of the auxiliary network add (after the last unit: of neck and heads).
+        backward: Peak that backward adds to what is kept, without the auxiliary network's gradients.
+        gradients: Gradients of the unit's parameters.
+        auxiliary_gradients: Gradients of the auxiliary network's parameters.
         static: Parameters, buffers and optimizer state of the auxiliary network.
-        stepping: What its parameters add while the optimizer steps.
+        stepping: Additional bytes for its parameters during the optimizer step.
     """
 
     cut: Cut
@@ -38,16 +37,16 @@ class UnitMemory:
 
 @dataclass
 class ExactUnit:
-    """What one unit takes where the task's gradient flows through all, in bytes at the planned input.
+    """Bytes of one unit if the task's gradient flows through all units, at the planned input.
 
     Attributes:
         cut: The unit.
-        kept: What forward keeps for backward, the output included.
-        forward: Most alive in forward, from the unit's start.
-        above: Alive where its backward begins, beyond what units up to it keep: gradients of what comes later.
-        backward: Most that its backward adds.
-        output: The output that a cut after the unit keeps.
-        feature: The map that a stage that ends here keeps for the neck, 0 inside a stage.
+        kept: Kept by forward for backward, including the output.
+        forward: Peak in forward, relative to the start of the unit.
+        above: Alive at the start of its backward beyond what the units up to it keep: gradients of later parts.
+        backward: Peak that its backward adds.
+        output: The output, which a cut after the unit keeps.
+        feature: The feature map kept for the neck if a stage ends here, otherwise 0.
         work: Floating-point operations of its forward.
     """
 
@@ -63,13 +62,13 @@ class ExactUnit:
 
 @dataclass
 class Plan:
-    """Cuts and what they are predicted to need.
+    """Cuts and their predicted memory.
 
     Attributes:
         cuts: The cuts.
-        peak_bytes: Most bytes alive beyond what is there before the step, the optimizer's own step included.
+        peak_bytes: Peak of live bytes in addition to those before the step, including the optimizer step.
         auxiliary_bytes: Parameters, buffers and optimizer state of the auxiliary networks.
-        work: Floating-point operations of what is run again.
+        work: Floating-point operations of recomputation.
     """
 
     cuts: list[Cut]
@@ -79,16 +78,16 @@ class Plan:
 
     @property
     def needed(self) -> int:
-        """Bytes of all that comes with the cuts."""
+        """Total bytes that depend on the cuts."""
         return self.auxiliary_bytes + self.peak_bytes
 
 
 def plans(units: Sequence[UnitMemory], stepping: int = 0) -> list[Plan]:
-    """Block-local training: the plan that needs least for each number of blocks, one block first.
+    """Return the plan with the lowest need for each number of blocks in block-local training, one block first.
 
     Args:
-        units: A model's, from the first unit that trains on.
-        stepping: Bytes while the optimizer steps, auxiliary networks apart.
+        units: The units of a model, starting with the first one that trains.
+        stepping: Bytes during the optimizer step, without auxiliary networks.
     """
     number = len(units)
     before = [unit.before + sum(u.gradients for u in units[:a]) for a, unit in enumerate(units)]
@@ -106,13 +105,13 @@ def plans(units: Sequence[UnitMemory], stepping: int = 0) -> list[Plan]:
 
 
 def exact_plans(units: Sequence[ExactUnit], heads: float, entry: float = 0.0, stepping: int = 0) -> list[Plan]:
-    """Exact gradients: for each last cut the plan with the lowest predicted peak, the least that is run again first.
+    """Return the plan with the lowest predicted peak for each last cut with exact gradients, least recomputation first.
 
     Args:
-        units: A model's, from the first unit that trains on.
-        heads: Most that neck and heads add to what units keep.
-        entry: The first unit's input where it is not run again, because nothing before it trains.
-        stepping: Bytes while the optimizer steps.
+        units: The units of a model, starting with the first one that trains.
+        heads: Peak that neck and heads add to what the units keep.
+        entry: The first unit's input if it is not recomputed because nothing before it trains.
+        stepping: Bytes during the optimizer step.
     """
     number = len(units)
     costs = [
@@ -120,7 +119,7 @@ def exact_plans(units: Sequence[ExactUnit], heads: float, entry: float = 0.0, st
         for a in range(number)
     ]
     carried = [unit.output for unit in units]
-    # While neck and heads run, the maps of all stages are there as well; one that a cut keeps is not there twice.
+    # While neck and heads run, the maps of all stages are alive as well; a map that a cut keeps is counted once.
     ends = [sum(u.kept for u in units[a:]) + sum(u.feature for u in units[:a]) + heads + entry * (a > 0)
             for a in range(number)]  # fmt: skip
     best: dict[int, tuple[float, tuple[int, ...]]] = {}
@@ -141,14 +140,14 @@ def _divisions(
     ends: 'Sequence[float] | None' = None,
     floor: float = 0.0,
 ) -> Iterator[list[tuple[float, tuple[int, ...]]]]:
-    """For each number of cuts, none first: the peaks of divisions into blocks that may be the best, and their cuts.
+    """Yield, for each number of cuts from 0, peaks and cuts of the divisions into blocks that may be the best.
 
     Args:
-        costs: Peak of a block from unit a to unit b by itself.
-        carried: What a cut after a unit adds to all blocks after it.
-        shared: What of that ``ends`` holds, too.
-        ends: Peak after the last block, which starts with unit a, by itself; None: no higher than the block's.
-        floor: A peak that there is in any case.
+        costs: Peak of a block from unit a to unit b alone.
+        carried: Bytes that a cut after a unit adds to all later blocks.
+        shared: The part of these bytes that ``ends`` includes as well.
+        ends: Peak after the last block, which starts with unit a, alone; None if it is no higher than the block's.
+        floor: A lower limit of all peaks.
     """
     number = len(carried)
     # For each unit that a block may start with: (peak so far, carried so far, cuts).
@@ -172,7 +171,7 @@ def _divisions(
 
 
 def _block(units: Sequence[UnitMemory]) -> float:
-    """The most alive while the units of one block learn, beyond what was there before."""
+    """Return the peak while the units of one block learn, in addition to what was alive before."""
     highest = kept = 0.0
     for unit in units:
         highest = max(highest, kept + unit.forward)
@@ -188,7 +187,7 @@ def _block(units: Sequence[UnitMemory]) -> float:
 
 
 def _exact_block(units: Sequence[ExactUnit]) -> float:
-    """The most alive while a block is run again and back; the last one, whose first run is the only one, back."""
+    """Return the peak while a block is recomputed and runs backward; the last block is not recomputed."""
     highest = kept = 0.0
     for unit in units:
         highest = max(highest, units[-1].above + kept + unit.forward)
@@ -200,7 +199,7 @@ def _exact_block(units: Sequence[ExactUnit]) -> float:
 def _undominated(
     frontier: list[tuple[float, float, tuple[int, ...]]],
 ) -> list[tuple[float, float, tuple[int, ...]]]:
-    """The states for which no other has both a lower peak and less carried."""
+    """Return the states for which no other has both a lower peak and less carried."""
     kept: list[tuple[float, float, tuple[int, ...]]] = []
     for state in sorted(frontier):
         if not kept or state[1] < kept[-1][1]:

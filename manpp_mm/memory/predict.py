@@ -1,4 +1,4 @@
-"""What each way to train a config needs, predicted from a few steps on small images."""
+"""Prediction of the memory of each way to train a config, from a few steps on small images."""
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
@@ -23,8 +23,8 @@ from .inputs import FixedBytes, Size, fixed_bytes, in_mixed_precision
 from .profile import ExactProfile, LocalProfile
 
 TRUSTED = 0.05
-"""By how much the prediction of an end-to-end step on images of four times the pixels may be off; beyond it real steps
-are measured. Where the backbone no longer holds the peak, the same bytes weigh about twice as much."""
+"""Tolerated relative error of the prediction for an end-to-end step on images with four times the pixels; beyond it,
+real steps are measured. If the backbone no longer sets the peak, the same bytes weigh about twice as much."""
 
 _Needs = Callable[[int, Size], int]
 _Peak = Callable[[int, Size], float]
@@ -32,14 +32,14 @@ _Peak = Callable[[int, Size], float]
 
 @dataclass
 class Prediction:
-    """What a way to train needs.
+    """The predicted memory and work of a way to train.
 
     Attributes:
         way: The way.
-        peak_bytes: Peak beyond what is there before the step, that of the optimizer's step included.
-        static_bytes: What is there before the step: parameters, buffers, optimizer state, images.
+        peak_bytes: Peak in addition to the bytes before the step, including the optimizer step.
+        static_bytes: Bytes before the step: parameters, buffers, optimizer state, images.
         work: Floating-point operations relative to end-to-end training.
-        needs: Bytes of everything for other images, with the cuts that are best for them.
+        needs: A function that returns the total bytes for other images, with the best cuts for them.
     """
 
     way: Way
@@ -50,11 +50,11 @@ class Prediction:
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of everything."""
+        """The total bytes."""
         return self.static_bytes + self.peak_bytes
 
     def largest_batch(self, room: int, size: Size) -> int:
-        """The most images a step for which a number of bytes suffices, 0 if it does not for one."""
+        """Return the largest number of images per step that fits, 0 if not even one does."""
         high = 1
         while self.needs(high, size) <= room:
             high *= 2
@@ -66,20 +66,20 @@ class Prediction:
 
 
 class Survey:
-    """One small step of a config end to end: the reference, and which of its modules can spare memory.
+    """One small end-to-end step of a config: the reference, and the modules that can save memory.
 
     Args:
-        config: Any detector's or segmentor's.
-        batch: Images a step.
+        config: The config of any detector or segmentor.
+        batch: Images per step.
         size: Their height and width in pixels.
 
     Attributes:
-        measured: Why steps on small images do not tell, and real ones are measured; '' where they do.
-        family: The local backbone that ways with blocks need; None where there is none, where nothing of it trains or
-            where it refuses an argument of the config's own; then ``faults`` says which.
+        measured: Why small images do not predict the memory and real steps are measured; '' if they do.
+        family: The local backbone needed to cut the model into blocks; None if there is none, if it is frozen or if it
+            refuses an argument of the config; ``faults`` then says which.
 
     Raises:
-        ValueError: The model has no backbone of its own, or a real step does not run either.
+        ValueError: The model has no ``backbone``, or a real step fails as well.
     """
 
     def __init__(self, config: Config, batch: int, size: Size) -> None:
@@ -100,15 +100,15 @@ class Survey:
             except Exception as error:
                 raise ValueError(
                     f'{self.measured}, and a step on {_words(self.probe)} fails, too ({type(error).__name__}: '
-                    f'{_line(error)}). Images of another size: --input N H W of tools/fit.py'
+                    f'{_line(error)}). Try another image size with --input N H W of tools/fit.py'
                 ) from error
         self.family, self.faults = self._family()
 
     def _doubt(self) -> str:
-        """Take a step on small images, and why it does not tell; '' if it does."""
+        """Run a step on small images and return why it does not predict the memory, '' if it does."""
         try:
             self._take_step()
-        except Exception as error:  # whatever a model does on images that it is not made for
+        except Exception as error:  # anything can fail on unsuitable images
             return f'a step on {_words(self.probe)} fails ({type(error).__name__}: {_line(error)})'
         images, (height, width) = self.probe
         other = images - 1, (2 * height, 2 * width)
@@ -119,7 +119,7 @@ class Survey:
         factor = self.step.peak_at(*other) / found
         if abs(factor - 1) <= TRUSTED:
             return ''
-        return f'the prediction for {_words(other)} is {factor:.2f} of what they take'
+        return f'the prediction for {_words(other)} is {factor:.2f} of the real need'
 
     def _take_step(self) -> None:
         step = probing_step(self.plain, mode_of(self.plain), self.probe, self.amp)
@@ -132,26 +132,26 @@ class Survey:
         with Footprint(step, self.probe) as self.step:
             step.run()
         self.trains = any(p.requires_grad for p in step.model.backbone.parameters())
-        """Whether anything of the backbone trains."""
+        """Whether any part of the backbone trains."""
         self.early = tuple(early_heads(step.model))
-        """Heads whose losses can be taken early."""
+        """Heads that can have an early loss."""
         self.modules = tuple(name for name in names if name in ran)
         """Neck and heads that can be checkpointed."""
         self.parts = tuple(f'backbone.{name}' for name in calls.names)
-        """Modules of a backbone that is none of a family's, which can be checkpointed one by one."""
+        """Modules of a backbone without a local class that can be checkpointed one by one."""
 
     def _family(self) -> tuple[type[LocalBackbone] | None, tuple[str, ...]]:
         twin = twin_of(self.config) if self.trains else None
         if twin is not None and local_class(self.config) is None:
             try:
                 own_cuts(apply_way(self.config, Way('exact', EXACT, ())))
-            except ValueError as error:  # an argument of the backbone that its twin refuses
+            except ValueError as error:  # the local class refuses an argument of the backbone
                 return None, (_line(error),)
         return twin, ()
 
 
 class _Calls:
-    """The modules that a backbone's own forward calls; of a row of modules each."""
+    """Records the modules that a backbone's own forward calls, and the members of sequential modules."""
 
     def __init__(self, backbone: nn.Module) -> None:
         self._depth = 0
@@ -164,7 +164,7 @@ class _Calls:
     def _begin(self, name: str, module: nn.Module, args: tuple) -> None:
         if self._depth == 0 and not isinstance(module, nn.Sequential):
             self._found[name] = module
-        # What stands in a row is looked at one by one.
+        # Members of a sequential module are recorded one by one.
         self._depth += not isinstance(module, nn.Sequential)
 
     def _end(self, module: nn.Module, args: tuple, output: object) -> None:
@@ -172,7 +172,7 @@ class _Calls:
 
     @property
     def names(self) -> list[str]:
-        """Those that train and hold more than a layer."""
+        """Names of the modules that train and consist of more than one layer."""
         return [
             name
             for name, module in self._found.items()
@@ -181,24 +181,24 @@ class _Calls:
 
 
 def own_cuts(config: Config) -> list[Cut]:
-    """The cuts that a config names, or that follow from its ``local_blocks``.
+    """Return the cuts that a config sets, or that follow from its ``local_blocks``.
 
     Raises:
-        ValueError: It leaves them to be planned, or they do not fit.
+        ValueError: The cuts are to be planned, or do not fit the backbone.
     """
     init_default_scope(config.get('default_scope', 'mmengine'))
     return MODELS.build(without_networks(config.model.backbone)).cuts
 
 
 class Predictor:
-    """Predicts what ways to train a config need.
+    """Predicts the memory and work of ways to train a config.
 
     Args:
-        config: Any detector's or segmentor's.
-        batch: Images a step.
+        config: The config of any detector or segmentor.
+        batch: Images per step.
         size: Their height and width in pixels.
-        room: Bytes for everything, which cuts are planned for; None: for about the lowest need.
-        survey: What was found for another batch; None: it is taken now.
+        room: Bytes available for everything, for which cuts are planned; None plans for about the lowest need.
+        survey: The survey from another batch; None runs a new one.
     """
 
     def __init__(
@@ -217,21 +217,21 @@ class Predictor:
     def predictions(
         self, methods: Sequence[str], keep_cuts: bool = False, stride: int | None = None
     ) -> list[Prediction]:
-        """What the ways of some methods need.
+        """Predict the ways of some methods.
 
         Args:
-            methods: Some of :data:`manpp_mm.methods.METHODS`, or the config's own.
-            keep_cuts: Whether not to plan cuts, but to take the config's own.
-            stride: Of the auxiliary networks of a config that has none; None: the fragment's.
+            methods: Any of :data:`manpp_mm.methods.METHODS`, or the config's own.
+            keep_cuts: Whether to use the config's own cuts instead of planning them.
+            stride: Stride of the auxiliary networks added to a config without them; None uses the fragment's.
 
         Raises:
-            ValueError: None of them is possible; the message says why.
+            ValueError: No way is possible; the message says why.
         """
         found: list[Prediction] = []
         if 'end_to_end' in methods:
             plain = Way('end_to_end', END_TO_END)
             found.append(self._whole(plain, self.survey.step, self.survey.plain))
-        own = bool(self.config.model.backbone.get('with_cp'))  # who set it keeps it
+        own = bool(self.config.model.backbone.get('with_cp'))  # the config's own setting is kept
         for (early, modules, spare), checkpointed in product(self._levels(), (True,) if own else (False, True)):
 
             def way(
@@ -257,14 +257,14 @@ class Predictor:
     def _attempt(self, ways: Callable[..., list[Prediction]], *args: Any) -> list[Prediction]:
         try:
             return ways(*args)
-        except Exception as error:  # a head that cannot be checkpointed, say: the other ways are none the worse
+        except Exception as error:  # for example a head that cannot be checkpointed: other ways remain
             fault = f'{type(error).__name__}: {_line(error)}'
             if fault not in self.faults:
                 self.faults.append(fault)
             return []
 
     def _levels(self) -> Iterator[tuple[tuple, tuple, Callable[[Mode], Mode]]]:
-        """How much neck and heads are spared."""
+        """Yield the levels of saving memory in neck and heads."""
         early, modules = self.survey.early, self.survey.modules
         yield early, (), Mode.with_early_loss if early else (lambda mode: mode)
         if modules:
@@ -273,7 +273,7 @@ class Predictor:
     def _exact_ways(
         self, methods: Sequence[str], way: Callable[..., Way], checkpointed: bool, keep_cuts: bool
     ) -> list[Prediction]:
-        """The ways with end-to-end's gradients."""
+        """Return the ways with end-to-end gradients."""
         whole = 'checkpointed' if checkpointed else 'end_to_end'
         if self.family is None:
             return self._without_family(whole, way) if whole in methods else []
@@ -284,7 +284,7 @@ class Predictor:
         found = []
         if whole in methods:
             plain = way(whole, () if checkpointed else None)
-            if plain != Way('end_to_end', END_TO_END):  # which is there already
+            if plain != Way('end_to_end', END_TO_END):  # which is already in the list
                 found.append(self._whole(plain, profile.step, config))
         if 'exact' not in methods:
             return found
@@ -294,7 +294,7 @@ class Predictor:
         plans = profile.plans(self.batch, self.size, fixed.stepping)[1:]
         enough = found and checkpointed and self.room is not None and found[-1].total_bytes <= self.room
         if not plans or enough:
-            return found  # a single unit trains, or a cut besides would only cost work
+            return found  # only one unit trains, or another cut would only cost work
         plan = choose_plan(plans, self._before(fixed, config), self.room)
 
         def lowest(batch: int, size: Size) -> float:
@@ -304,18 +304,18 @@ class Predictor:
         return [*found, self._prediction(way('exact', plan.cuts), config, fixed, lowest, work, plan.peak_bytes)]
 
     def _without_family(self, whole: str, way: Callable[..., Way]) -> list[Prediction]:
-        """The ways of a backbone that is none of a family's: its parts are checkpointed by name."""
+        """Return the ways for a backbone without a local class, whose parts are checkpointed by name."""
         found = way(whole, None)
         if whole == 'checkpointed':
             if not self.survey.parts:
                 return []
             found = Way(found.method, found.mode, None, None, found.early, (*self.survey.parts, *found.modules))
         if not found.early and not found.modules:
-            return []  # as it is, which is there already
+            return []  # unchanged, which is already in the list
         return [self._taken(found)]
 
     def _local_ways(self, method: str, way: Callable[..., Way], keep_cuts: bool) -> list[Prediction]:
-        """Block-local training, its cuts planned."""
+        """Return the ways of block-local training, with planned cuts."""
         if keep_cuts:
             return [self._taken(way(method, own_cuts(self.config)))]
         config = apply_way(self.config, way(method, ()))
@@ -323,7 +323,7 @@ class Predictor:
         fixed = fixed_bytes(config, local=False)
         plans = profile.plans(self.batch, self.size, fixed.stepping)[1:]
         if not plans:
-            raise ValueError('a single unit of the backbone trains: there is no place for a cut')
+            raise ValueError('only one unit of the backbone trains, so there is no place for a cut')
         before = self._before(fixed, config)
 
         def lowest(batch: int, size: Size) -> float:
@@ -332,19 +332,19 @@ class Predictor:
         while True:
             plan = choose_plan(plans, before, self.room)
             taken = self._taken(way(method, plan.cuts))
-            # A plan adds up units; its own step may need a little more than that, and the budget with it.
+            # A plan adds up units; its real step may need slightly more than that and exceed the budget.
             missed = self.room is not None and before + plan.needed <= self.room < taken.total_bytes
             plans = [each for each in plans if each.needed < plan.needed]
             if not (missed and plans):
                 return [replace(taken, needs=self._needs(config, fixed, lowest))]
 
     def _taken(self, way: Way) -> Prediction:
-        """What a step in a way says."""
+        """Predict a way from a step of its own."""
         config = apply_way(self.config, way)
         return self._whole(way, footprint(config, mode_of(config), self.survey.amp, self.survey.probe), config)
 
     def _whole(self, way: Way, step: Footprint, config: Config) -> Prediction:
-        """What a step's own footprint says."""
+        """Predict a way from the footprint of a step."""
         size = padded(config, self.size)
         work = step.flops_at(self.batch, size)
         return self._prediction(way, config, fixed_bytes(config), step.peak_at, work, step.peak_at(self.batch, size))
@@ -373,19 +373,19 @@ class Predictor:
 
 
 def in_half(config: Config) -> Config:
-    """A copy of a config that trains in mixed precision."""
+    """Return a copy of a config that trains in mixed precision."""
     config = copy.deepcopy(config)
     config.optim_wrapper.type = 'AmpOptimWrapper'
     return config
 
 
 def methods_for(config: Config, method: str | None, every: bool = False) -> tuple[str, ...]:
-    """The methods among which to choose.
+    """Return the methods to choose from.
 
     Args:
         config: The config; a block-local one keeps its own method.
-        method: What the user asked for.
-        every: Whether to list block-local training besides what keeps end-to-end's gradients.
+        method: The method that the user requested, or None.
+        every: Whether to list block-local training in addition to the ways with end-to-end gradients.
     """
     if method is not None:
         return (method,)

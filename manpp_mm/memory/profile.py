@@ -23,8 +23,8 @@ class LocalProfile:
 
     Args:
         config: The config of a block-local detector or segmentor with one ``auxiliary`` for all cuts.
-        amp: Whether in mixed precision.
-        probe: Images, height and width; default :func:`small_probe`'s.
+        amp: Whether to use mixed precision.
+        probe: Images, height and width; by default those of :func:`small_probe`.
 
     Raises:
         ValueError: ``auxiliary`` is a list.
@@ -35,7 +35,7 @@ class LocalProfile:
         backbone = config.model.backbone
         if not isinstance(backbone.get('auxiliary'), Mapping):
             raise ValueError(
-                'cuts are planned with one auxiliary=dict(...) for all of them: model.backbone.auxiliary is '
+                'planned cuts need one auxiliary=dict(...) for all of them, but model.backbone.auxiliary is '
                 f'{type(backbone.get("auxiliary")).__name__}'
             )
         init_default_scope(config.get('default_scope', 'mmengine'))
@@ -49,7 +49,7 @@ class LocalProfile:
             _mark(model, units, self._live)
             step.run()
             self._live.mark(f'unit{len(units)}')
-        # Neck and heads are to the last unit what auxiliary networks are to the others.
+        # Neck and heads take the role of an auxiliary network for the last unit.
         self._after = [_gradient_bytes(network.parameters()) for network in model.backbone.auxiliary]
         heads = (module for name, module in model.named_children() if name != 'backbone')
         self._after.append(sum(_gradient_bytes(module.parameters()) for module in heads))
@@ -58,7 +58,7 @@ class LocalProfile:
         self._stepping = [stepping_bytes(n.parameters()) for n in model.backbone.auxiliary] + [0]
 
     def units(self, batch: int, size: tuple[int, int]) -> list[UnitMemory]:
-        """The units from the first that trains on, for a number of images of a height and width in pixels."""
+        """Return the units, starting with the first one that trains, for images of a height and width in pixels."""
         line = self._live.at(batch, padded(self._config, size))
         gradients, after = self._gradients, self._after
         found = []
@@ -88,14 +88,14 @@ class LocalProfile:
 
 
 class ExactProfile:
-    """One small step of a model by exact gradients without a cut (see :class:`Footprint`).
+    """One small step of a model with exact gradients and without cuts (see :class:`Footprint`).
 
     Args:
         config: The config of a detector or segmentor with a local backbone.
         amp, probe: As for :class:`LocalProfile`.
 
     Attributes:
-        step: The step itself: that of end-to-end training, or of checkpointed units.
+        step: The footprint of end-to-end training or of checkpointed units.
     """
 
     def __init__(self, config: Config, amp: bool = False, probe: 'Probe | None' = None) -> None:
@@ -108,7 +108,7 @@ class ExactProfile:
         (block,) = backbone.blocks()
         self._units = [unit for unit in block.units if unit.cut in backbone.trained_units]
         self._idle = not any(p.requires_grad for p in parameters_of(backbone.stem_parts()))
-        self._outputs: dict[int, np.ndarray] = {}  # of -1 the first unit's input
+        self._outputs: dict[int, np.ndarray] = {}  # -1 is the first unit's input
         with Footprint(step, probe) as self.step:
             _mark_exact(step.model, self._units, self.step, self._outputs)
             step.run()
@@ -141,7 +141,7 @@ class ExactProfile:
 
 
 def trained_units(config: Config) -> list[Cut]:
-    """The units of a config's backbone from the first that trains on; it can be cut after each but the last."""
+    """Return the units of a config's backbone, starting with the first that trains; cuts go after all but the last."""
     init_default_scope(config.get('default_scope', 'mmengine'))
     return MODELS.build(without_networks(with_cuts(config.model.backbone, []))).trained_units
 
@@ -151,7 +151,7 @@ def _gradient_bytes(parameters: Iterable[nn.Parameter]) -> int:
 
 
 def _mark_exact(model: BaseModel, units: Sequence[Unit], live: Footprint, outputs: dict[int, np.ndarray]) -> None:
-    """Name the moments of a step without a cut; note how large the units' outputs are."""
+    """Mark the moments of a step without cuts, and record the sizes of the units' outputs."""
     model.backbone.register_forward_pre_hook(lambda *_: live.mark('unit0'))
 
     def entered(module: nn.Module, args: tuple) -> None:
@@ -162,7 +162,7 @@ def _mark_exact(model: BaseModel, units: Sequence[Unit], live: Footprint, output
     for j, unit in enumerate(units):
 
         def ran(module: nn.Module, args: tuple, x: Tensor, j: int = j) -> None:
-            if j not in outputs:  # a checkpointed unit runs again
+            if j not in outputs:  # a checkpointed unit runs twice
                 live.mark(f'unit{j + 1}')
                 outputs[j] = live.split(x)
                 x.register_hook(lambda gradient: live.mark(f'back{j}'))
@@ -171,7 +171,7 @@ def _mark_exact(model: BaseModel, units: Sequence[Unit], live: Footprint, output
 
 
 def _mark(model: BaseModel, units: Sequence[Unit], live: Footprint) -> None:
-    """Name the moments of a step of a model that is cut after every unit."""
+    """Mark the moments of a step of a model that is cut after every unit."""
     backbone = model.backbone
     backbone.register_forward_pre_hook(lambda *_: live.mark('unit0'))
     for j, unit in enumerate(units[1:], 1):

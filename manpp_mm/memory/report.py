@@ -1,4 +1,4 @@
-"""Measurements as a table, a picture and a dictionary for JSON."""
+"""Tables and plots of measurements."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -16,9 +16,9 @@ Measured = Mapping[str, 'Measurement']
 
 
 def table(results: Measured) -> str:
-    """Each mode's figures with the ratios to the first mode's: peak, work, operators, synchronisations, time.
+    """Format a table of each mode's peak, work, operators, synchronizations and time, relative to the first mode.
 
-    On a GPU also the allocator's peak and the device's time. *Work* is floating-point operations.
+    On a GPU, it also has the allocator's peak and the device's time. *Work* is floating-point operations.
     """
     reference = next(iter(results.values()))
     on_gpu = reference.allocated_bytes is not None
@@ -42,7 +42,7 @@ def table(results: Measured) -> str:
 
 
 def peak_table(held: Sequence[Held]) -> str:
-    """What is alive at the peak, the largest first."""
+    """Format a table of the storages alive at the peak, the largest first."""
     lines = [f'{"MB":>8}  {"shape":<26}{"made in":<10}{"operator":<34}module']
     for item in held:
         lines.append(
@@ -53,7 +53,7 @@ def peak_table(held: Sequence[Held]) -> str:
 
 
 def plot_modes(results: Measured, title: str, path: 'str | Path') -> None:
-    """Draw peak and step time of each mode as bars into a PNG, the time where it was measured."""
+    """Plot peak and, if measured, step time of each mode as bars to a PNG."""
     panels = [('peak of live tensors, MB', [found.peak_bytes / 1e6 for found in results.values()])]
     if not any(found.step_seconds != found.step_seconds for found in results.values()):
         panels.append(('forward and backward, s', [found.step_seconds for found in results.values()]))
@@ -72,7 +72,7 @@ def plot_modes(results: Measured, title: str, path: 'str | Path') -> None:
 
 
 def plot_sweep(rows: Sequence[tuple[str, Measured]], title: str, path: 'str | Path') -> None:
-    """Draw each mode's peak, and its time where it was measured, over what was varied, into a PNG."""
+    """Plot each mode's peak and, if measured, step time over the variants to a PNG."""
     modes = list(rows[0][1])
     panels = [('peak of live tensors, MB', lambda found: found.peak_bytes / 1e6)]
     if not any(found.step_seconds != found.step_seconds for _, results in rows for found in results.values()):
@@ -98,11 +98,11 @@ def _figure(panels: int, height: float) -> tuple:
 
 
 def ways_table(found: 'Sequence[Prediction]', room: int | None, size: tuple[int, int], batches: bool = True) -> str:
-    """Ways to train in lines: predicted bytes of everything, ratio to end-to-end, work, whether it fits, largest batch.
+    """Format a table of ways to train: total, peak, ratio to end-to-end, work, whether it fits, largest batch.
 
     Args:
         found: The ways, end-to-end training first.
-        room: Bytes for everything, or None; then the last two are left out.
+        room: Bytes available for everything; None omits the last two columns.
         size: Height and width of the images in pixels.
         batches: Whether other batches can be predicted.
     """
@@ -123,10 +123,10 @@ def ways_table(found: 'Sequence[Prediction]', room: int | None, size: tuple[int,
 
 
 def gib(number: float) -> str:
-    """A number of bytes in words."""
+    """Format a number of bytes."""
     return f'{number / 2**30:.2f} GiB' if number >= 2**30 else f'{number / 2**20:.0f} MiB'
 
 
 def at_least(number: float) -> str:
-    """A number of bytes, rounded up, as ``--memory`` takes it."""
+    """Format a number of bytes, rounded up, for ``--memory``."""
     return f'{ceil(number / 2**30 * 100) / 100:.2f}GiB' if number >= 2**30 else f'{ceil(number / 2**20)}MiB'

@@ -1,4 +1,4 @@
-"""Variants of a config: other depths, numbers of blocks and batches."""
+"""Variants of a config with other depths, numbers of blocks and batch sizes."""
 
 import copy
 import itertools
@@ -18,22 +18,22 @@ def variants(
     blocks: 'Sequence[int | str] | None' = None,
     batches: Sequence[int] | None = None,
 ) -> Iterator[tuple[str, Config, int]]:
-    """Vary a config's depth, its number of local blocks and the batch; every combination of what is given.
+    """Vary a config's depth, number of local blocks and batch size, in all combinations.
 
     Args:
         config: The config of a block-local detector or segmentor.
-        batch: The batch where ``batches`` is None.
-        size: Height and width of an image in pixels, which ``'auto'`` plans for.
-        depths: Depths of the backbone. Without ``blocks`` its number of local blocks stays.
-        blocks: Values of ``local_blocks``; ``'auto'`` plans about the lowest need.
-        batches: Images a step.
+        batch: The batch size if ``batches`` is None.
+        size: Height and width of an image in pixels, for which ``'auto'`` plans.
+        depths: Depths of the backbone. Without ``blocks``, the number of local blocks does not change.
+        blocks: Values of ``local_blocks``; ``'auto'`` plans for about the lowest need.
+        batches: Images per step.
 
     Yields:
-        What was varied, in words; a config; a batch.
+        A description of the variant, its config and its batch size.
 
     Raises:
-        ValueError: A backbone without a depth, or a depth whose units have other widths than the config's, so that neck
-            and heads do not fit.
+        ValueError: The backbone has no depth, or the units of a depth have other widths, which neck and heads do not
+            fit.
     """
     all_depths: Sequence[int | None] = depths or [None]
     all_blocks: Sequence[int | str | None] = blocks or [None]
@@ -60,10 +60,12 @@ def variants(
 def _check_width(backbone: dict, depth: int) -> None:
     architectures = getattr(named_class(backbone['type'], 'model'), 'arch_settings', None)
     if architectures is None:
-        raise ValueError(f'--depths {depth}: model.backbone.type={backbone["type"]!r} has no depth, as a ResNet has')
+        raise ValueError(
+            f'--depths {depth}: model.backbone.type={backbone["type"]!r} has no depth; only ResNets have one'
+        )
     known = [number for number, (unit, _) in architectures.items() if unit is architectures[backbone['depth']][0]]
     if depth not in known:
         raise ValueError(
-            f'--depths {depth}: neck and heads of this config fit the widths of depths '
-            f'{", ".join(map(str, known))} alone'
+            f'--depths {depth}: neck and heads of this config fit only the widths of depths '
+            f'{", ".join(map(str, known))}'
         )

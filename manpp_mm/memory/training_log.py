@@ -1,4 +1,4 @@
-"""Curves of a training from the scalars that its Runner wrote."""
+"""Training curves from the scalars that a Runner wrote."""
 
 import json
 import re
@@ -10,13 +10,13 @@ Curves = dict[str, list[tuple[int, float]]]
 
 
 def read_scalars(folder: 'str | Path') -> Curves:
-    """Read the training scalars of a work folder, resumed runs joined.
+    """Read the training scalars of a work folder; resumed runs are joined.
 
     Args:
         folder: A Runner's ``work_dir``, one run's folder in it, or a ``scalars.json``.
 
     Returns:
-        The curves. Where runs overlap the later one counts.
+        The curves. If runs overlap, the later one counts.
 
     Raises:
         FileNotFoundError: There is no ``scalars.json``.
@@ -24,11 +24,11 @@ def read_scalars(folder: 'str | Path') -> Curves:
     folder = Path(folder)
     files = [folder] if folder.is_file() else sorted(folder.rglob('vis_data/scalars.json'))
     if not files:
-        raise FileNotFoundError(f'{folder} holds no vis_data/scalars.json: give the work_dir of a training')
+        raise FileNotFoundError(f'{folder} has no vis_data/scalars.json: give the work_dir of a training')
     steps: dict[int, dict[str, float]] = {}
     for file in files:
         for line in map(json.loads, file.read_text().splitlines()):
-            if 'loss' in line:  # not a validation's
+            if 'loss' in line:  # not from a validation
                 steps[line.get('iter', line['step'])] = line
     curves: Curves = defaultdict(list)
     for step, line in sorted(steps.items()):
@@ -39,21 +39,21 @@ def read_scalars(folder: 'str | Path') -> Curves:
 
 
 def plot_training(curves: Curves, path: 'str | Path') -> None:
-    """Draw block losses, scaling biases and momentum distances into a PNG.
+    """Plot block losses, scaling biases and momentum distances to a PNG.
 
     Args:
-        curves: What :func:`read_scalars` returns.
+        curves: The result of :func:`read_scalars`.
         path: The file.
 
     Raises:
-        ValueError: The training was not block-local: there is no block's loss among the curves.
+        ValueError: The training was not block-local, so the curves have no block losses.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     blocks = sorted({int(m[1]) for name in curves if (m := re.match(r'block(\d+)\..*loss', name))})
     if not blocks:
-        raise ValueError('no loss of a local block among the scalars: this training was not block-local')
+        raise ValueError('the scalars have no block losses: this training was not block-local')
     panels: list[tuple[str, Curves]] = []
     losses = {name: _total(curves, rf'block{block}\..*loss') for block in blocks for name in [f'block {block}']}
     losses['last block and heads'] = _total(curves, r'(?!block\d)(?!loss$).*loss')
@@ -74,7 +74,7 @@ def plot_training(curves: Curves, path: 'str | Path') -> None:
 
 
 def _total(curves: Curves, pattern: str) -> list[tuple[int, float]]:
-    """The sum of all curves whose name matches."""
+    """Return the sum of all curves whose names match."""
     total: dict[int, float] = defaultdict(float)
     for name, curve in curves.items():
         if re.match(pattern, name):

@@ -1,4 +1,4 @@
-"""One training step of a config in a mode, to be measured."""
+"""A training step of a config in a mode, for measurements."""
 
 import copy
 import time
@@ -32,22 +32,22 @@ from .live_bytes import Held, PeakRecorder
 
 
 class TrainingStep:
-    """Forward and backward of a config's model in one mode, on drawn images and targets, without an optimizer.
+    """Forward and backward of a config's model in one mode, on random images and targets, without an optimizer.
 
     Args:
         config: The config of a detector or segmentor.
         mode: One of :data:`manpp_mm.mode.MODES`, or its name.
-        batch: Images a step.
+        batch: Images per step.
         size: Height and width of an image in pixels.
-        device: Where to run.
-        seed: Of the weights and a segmentor's images and targets; a detector's are always the same.
-        amp: None for float32, or the floating-point type of automatic mixed precision: float16 needs a GPU, with
-            bfloat16 a CPU casts what a GPU would cast (:class:`GpuCasts`).
-        full_regions: Whether a two-stage detector's head sees as many regions as it may come to (:func:`fill_regions`).
+        device: Device to run on.
+        seed: Seed for the weights and for a segmentor's images and targets; a detector's are always the same.
+        amp: None for float32, or the floating-point type of automatic mixed precision. float16 needs a GPU; with
+            bfloat16, a CPU makes the same casts as a GPU (:class:`GpuCasts`).
+        full_regions: Whether a two-stage detector's head gets the maximum number of regions (:func:`fill_regions`).
 
     Raises:
-        ValueError: An unknown mode, a mode or precision that needs a GPU, or a local or exact mode of a config without
-            a local backbone.
+        ValueError: The mode is unknown, mode or precision needs a GPU, or the mode is local or exact but the config has
+            no local backbone.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class TrainingStep:
         mode = Mode.parse(mode)
         if device == 'cpu' and (amp is torch.float16 or mode.offloaded):
             what = f'mode {mode}' if mode.offloaded else f'mixed precision ({amp})'
-            raise ValueError(f'{what} needs a GPU, and there is none')
+            raise ValueError(f'{what} needs a GPU, but there is none')
         init_default_scope(config.get('default_scope', 'mmengine'))
         plain = local_class(config) is None
         if plain and mode.cut:
@@ -73,17 +73,17 @@ class TrainingStep:
         self._offloaded = mode.offloaded
         self._device = device
         self._amp = amp
-        # Models change their config while they are built, and the caller builds from it again.
+        # Building a model changes its config, and the caller builds from it again.
         model = copy.deepcopy(config.model) if mode.cut or plain else plain_model(config)
         model = _without_weights(model)
         kind = named_class(model['backbone']['type'], 'model', config.get('default_scope'))
         if mode.units_checkpointed and kind is not None and 'with_cp' not in constructor_parameters(kind):
-            raise ValueError(f'mode {mode}: {kind.__name__} cannot checkpoint its units by itself; its local twin can')
+            raise ValueError(f'mode {mode}: {kind.__name__} cannot checkpoint its units by itself; use its local class')
         if mode.units_checkpointed or model['backbone'].get('with_cp'):
             model['backbone']['with_cp'] = mode.units_checkpointed
         if mode.cut:
             model['backbone']['gradient'] = mode.backbone
-        # MMEngine's Runner takes a preprocessor from the top level, too.
+        # MMEngine's Runner also takes a preprocessor from the top level.
         preprocessor = model.get('data_preprocessor') or copy.deepcopy(config.get('data_preprocessor')) or {}
         model['data_preprocessor'] = _of_size(preprocessor, size)
         torch.manual_seed(seed)
@@ -111,21 +111,21 @@ class TrainingStep:
 
     @staticmethod
     def _own_hooks(config: Config) -> list[ModelHook]:
-        """The config's hooks that change the model. Of a local config its plain twin is measured without them."""
+        """Return the config's hooks that change the model; a local config's plain twin is measured without them."""
         scope = config.get('default_scope')
         entries = [*(config.get('custom_hooks') or []), *filter(None, (config.get('default_hooks') or {}).values())]
         found = [(named_class(hook['type'], 'hook', scope), copy.deepcopy(hook)) for hook in entries]
         return [
-            HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})  # the Runner's, as there
+            HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})  # read by the Runner
             for kind, hook in found
             if kind is not None and issubclass(kind, ModelHook)
         ]
 
     def _sparing_hooks(self, mode: Mode) -> list[ModelHook]:
-        """What a mode takes early and checkpoints of neck and heads, where the config's own hooks do not."""
+        """Return hooks for a mode's early losses and checkpointed modules that the config's own hooks do not cover."""
         heads = early_heads(self.model) if mode.early_loss else []
         if mode.early_loss and not mode.heads_spared and not heads:
-            raise ValueError(f'mode {mode}: {type(self.model).__name__} has no head whose loss could be taken early')
+            raise ValueError(f'mode {mode}: {type(self.model).__name__} has no head that supports an early loss')
         modules = spared_modules(self.model) if mode.heads_spared else []
         for hook in self._hooks:
             if isinstance(hook, CheckpointModulesHook):
@@ -135,7 +135,7 @@ class TrainingStep:
         return [*([CheckpointModulesHook(modules)] if modules else []), *([EarlyLossHook(heads)] if heads else [])]
 
     def run(self) -> None:
-        """One forward and backward; gradients are dropped afterwards."""
+        """Run one forward and backward pass and drop the gradients."""
         with ExitStack() as stack:
             if self._amp is not None:
                 stack.enter_context(torch.autocast(self._device, dtype=self._amp))
@@ -151,27 +151,27 @@ class TrainingStep:
                 hook.check_ran()
 
     def kept(self) -> list[torch.Tensor]:
-        """What is there before the step: parameters, buffers and inputs."""
+        """Return the tensors that exist before the step: parameters, buffers and inputs."""
         return [*self.model.parameters(), *self.model.buffers(), self.data['inputs']]
 
     def counts(self) -> StepCounts:
-        """Bytes of live tensors of one step beyond parameters, buffers and inputs, operators and synchronisations."""
+        """Count live bytes (without parameters, buffers and inputs), operators and synchronizations of one step."""
         with StepCounts(self.kept(), self._device) as counts:
             self.run()
         return counts
 
     def peak_bytes(self) -> int:
-        """Peak bytes of live tensors of one step beyond parameters, buffers and inputs."""
+        """Return the peak of live bytes of one step in addition to parameters, buffers and inputs."""
         return self.counts().peak
 
     def held_at_peak(self, number: int) -> list[Held]:
-        """The largest tensors alive at the peak, the largest first."""
+        """Return the largest tensors alive at the peak, in descending order."""
         with PeakRecorder(self.model, self.kept(), self._device) as live:
             self.run()
         return live.largest(number)
 
     def allocated_bytes(self) -> int | None:
-        """On a GPU the peak of the caching allocator beyond what is allocated before the step."""
+        """Return the peak of the caching allocator in addition to what was allocated before, None on a CPU."""
         if self._device == 'cpu':
             return None
         before = torch.cuda.memory_allocated()
@@ -180,7 +180,7 @@ class TrainingStep:
         return torch.cuda.max_memory_allocated() - before
 
     def seconds(self) -> float:
-        """Wall time of one step."""
+        """Return the wall time of one step."""
         _synchronize()
         start = time.perf_counter()
         self.run()
@@ -188,7 +188,7 @@ class TrainingStep:
         return time.perf_counter() - start
 
     def device_seconds(self) -> float | None:
-        """On a GPU the time of one step's kernels and copies, added up."""
+        """Return the total time of one step's kernels and copies, None on a CPU."""
         if self._device == 'cpu':
             return None
         with profile(activities=[ProfilerActivity.CUDA]) as profiler:
@@ -199,11 +199,11 @@ class TrainingStep:
 
 
 _RESIZING = ('BatchFixedSizePad', 'BatchSyncRandomResize', 'BatchResize')
-"""What gives a batch of MMDetection's another size than its images."""
+"""Augmentations of MMDetection that change the size of a batch."""
 
 
 def _without_weights(value: Any) -> Any:
-    """A model's config that reads no weights, those of a part of it included."""
+    """Return a model's config without any pretrained weights."""
     if isinstance(value, dict):
         return type(value)(
             {
@@ -217,24 +217,24 @@ def _without_weights(value: Any) -> Any:
 
 def _reads_weights(init_cfg: Any) -> bool:
     entries = init_cfg if isinstance(init_cfg, (list, tuple)) else [init_cfg]
-    # PVT's names a checkpoint alone.
+    # PVT's init_cfg has only a checkpoint.
     return any(
         isinstance(each, Mapping) and (each.get('type') == 'Pretrained' or 'checkpoint' in each) for each in entries
     )
 
 
 def _of_size(preprocessor: Mapping, size: tuple[int, int]) -> dict:
-    """A preprocessor that leaves images of a size as they are, but for padding to its divisor."""
+    """Return a preprocessor that does not resize images of a size, except for padding to its divisor."""
     found = dict(preprocessor)
     if found.get('size') is not None:
-        found['size'] = size  # a segmentor pads to it
+        found['size'] = size  # a segmentor pads to this size
     if isinstance(found.get('batch_augments'), list):  # MMPretrain's is a dict, and keeps the size
         found['batch_augments'] = [each for each in found['batch_augments'] if kind_of(each) not in _RESIZING]
     return found
 
 
 def _optim_wrapper(model: nn.Module, amp: torch.dtype | None) -> OptimWrapper:
-    """What hooks are told steps the model; it never steps here."""
+    """Return the optimizer wrapper that hooks receive; it never steps here."""
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     if amp is torch.float16:
         return AmpOptimWrapper(loss_scale='dynamic', dtype='float16', optimizer=optimizer)
@@ -243,7 +243,7 @@ def _optim_wrapper(model: nn.Module, amp: torch.dtype | None) -> OptimWrapper:
 
 @contextmanager
 def without_init_log() -> Iterator[None]:
-    """MMEngine logs three lines for each parameter that it initialises."""
+    """Silence MMEngine's log, which has three lines for each initialized parameter."""
     logger = MMLogger.get_current_instance()
     level = logger.level
     logger.setLevel('WARNING')

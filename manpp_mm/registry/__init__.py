@@ -1,1 +1,1 @@
-"""What is registered where; each module needs its package, and MMPretrain's ConvNeXt serves the others."""
+"""Registration of local backbones; each module needs its package. MMPretrain's ConvNeXt is registered in the others."""

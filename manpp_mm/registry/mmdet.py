@@ -1,4 +1,4 @@
-"""What is registered in MMDetection."""
+"""Local backbones and heads registered in MMDetection."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is registered in MMPretrain."""
+"""Local backbones and data sets registered in MMPretrain."""
 
 from mmpretrain.models import ConvNeXt, ResNet, ResNet_CIFAR, ResNeXt, SwinTransformer, VisionTransformer
 from mmpretrain.registry import DATASETS, MODELS

@@ -1,4 +1,4 @@
-"""What is registered in MMSegmentation."""
+"""Local backbones, transforms and metrics registered in MMSegmentation."""
 
 from typing import Any
 

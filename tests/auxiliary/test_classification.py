@@ -31,9 +31,9 @@ def test_bad_options(auxiliary, message):
     ('cuts', 'message'),
     [
         ([(-1, 0), (0, 9)], r'cuts=\[\(-1, 0\), \(0, 9\)\]: \(0, 9\) is out of range'),
-        ([(-1, 0), (1, 0), (0, 1)], r'cuts=\[\(-1, 0\), \(1, 0\), \(0, 1\)\]: cuts must ascend'),
+        ([(-1, 0), (1, 0), (0, 1)], r'cuts=\[\(-1, 0\), \(1, 0\), \(0, 1\)\]: cuts must be in ascending order'),
         ([(0, 1), (-1, 0)], r'cuts=\[\(0, 1\), \(-1, 0\)\]: \(-1, 0\) is out of range'),
-        ([(-1, 0), (-1, 0)], 'cuts must ascend without repetition'),
+        ([(-1, 0), (-1, 0)], 'cuts must be in ascending order without repetition'),
     ],
 )
 def test_a_bad_cut_beside_the_stems_quotes_all(cuts, message):

@@ -132,11 +132,11 @@ def test_dgl_needs_no_momentum_hook(tmp_path):
         (dict(loss_weight=0), 'auxiliary.loss_weight=0 must be a positive number'),
         (dict(reconstruction=dict(loss_weight=0)), 'auxiliary.reconstruction=None'),
         (dict(branches=['ema']), r"auxiliary.branches=\['ema'\] must be a list"),
-        (dict(branches=['learnable'], scaling=1), 'auxiliary.scaling=1 weighs two branches'),
+        (dict(branches=['learnable'], scaling=1), 'auxiliary.scaling=1 needs two branches'),
         (dict(head=[]), r'auxiliary needs head=dict\(type=...\)'),
         (dict(head=FCOS | dict(width=8)), "auxiliary.head: .* cannot be built from .*'width'"),
         (dict(projection='1x1'), r"auxiliary.projection: '1' must be a dict\(out_channels=...\), or a list of them"),
-        (dict(projection=dict(out_channels=8, kernel_size=(3, 3))), r'projection.kernel_size=\(3, 3\) must be one int'),
+        (dict(projection=dict(out_channels=8, kernel_size=(3, 3))), r'projection.kernel_size=\(3, 3\) must be an int'),
     ],
 )
 def test_bad_options(options, message):

@@ -161,9 +161,9 @@ def test_two_processes_normalise_as_upstream(tmp_path):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(loss_cls=dict(type='GHMC', bins=30, momentum=0.75, use_sigmoid=True)), 'loss_cls is a GHMC, and must be'),
-        (dict(loss_bbox=dict(type='L1Loss')), "loss_bbox is a L1Loss, and must be an 'IoULoss' or a 'GIoULoss'"),
-        (dict(loss_centerness=dict(type='MSELoss')), 'loss_centerness is a MSELoss, and must be'),
+        (dict(loss_cls=dict(type='GHMC', bins=30, momentum=0.75, use_sigmoid=True)), 'loss_cls is a GHMC, but must be'),
+        (dict(loss_bbox=dict(type='L1Loss')), "loss_bbox is a L1Loss, but must be an 'IoULoss' or a 'GIoULoss'"),
+        (dict(loss_centerness=dict(type='MSELoss')), 'loss_centerness is a MSELoss, but must be'),
         (dict(loss_bbox=dict(type='IoULoss', reduction='sum')), "one with reduction='mean'"),
     ],
 )

@@ -139,7 +139,7 @@ def test_a_twin_that_its_name_would_not_find():
     finally:
         MODELS.module_dict.pop('Borrowed')
     with pytest.raises(
-        ValueError, match="'LocalNoNet' is not a local backbone of manpp_mm, nor is anything of that name"
+        ValueError, match="'LocalNoNet' is not a local backbone of manpp_mm, and this name is not registered"
     ):
         plain_model(detector_config(type='LocalNoNet'))
 
@@ -148,7 +148,9 @@ def test_what_a_mode_may_be():
     assert str(Mode.parse('exact_checkpointed_heads_checkpointed')) == 'exact_checkpointed_heads_checkpointed'
     assert [str(Mode.parse(str(mode))) for mode in MODES] == [str(mode) for mode in MODES]
     for make in (lambda: Mode('exakt'), lambda: mode_of(detector_config(gradient='exakt'))):
-        with pytest.raises(ValueError, match="trains by one of end_to_end, exact, local, frozen, not 'exakt'"):
+        with pytest.raises(
+            ValueError, match="trains in one of the modes end_to_end, exact, local, frozen, not 'exakt'"
+        ):
             make()
     with pytest.raises(
         ValueError, match="unknown mode 'lokal', choose from end_to_end, end_to_end_checkpointed, exact"

@@ -80,11 +80,11 @@ def wrong_units(own, change):
     [
         (
             dict(stride=4),
-            r'unit \(1, 0\) says that its output has 16 channels at stride 4, but of images \(64, 64\) it',
+            r'unit \(1, 0\) declares 16 channels at stride 4, but its output for images of \(64, 64\) pixels',
         ),
         (
             dict(channels=8),
-            r'unit \(1, 0\) says that its output has 8 channels at stride 8, .* 16 channels and \(8, 8\)',
+            r'unit \(1, 0\) declares 8 channels at stride 8, .* 16 channels and \(8, 8\)',
         ),
     ],
 )

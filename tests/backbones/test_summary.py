@@ -34,6 +34,6 @@ def test_blocks_units_and_parameters():
 
 def test_exact_gradients():
     _, lines = table(gradient='exact')
-    assert lines[0] == 'LocalResNet trains by exact gradients'
+    assert lines[0] == 'LocalResNet trains with exact gradients'
     assert lines[2].endswith('  none')
     assert lines[-1].endswith('auxiliary networks 0.00 M')

@@ -39,7 +39,7 @@ def test_what_is_right_passes_without_a_word(config):
     counts = report.summary['train_dataloader.dataset']
     assert (counts.used_images, counts.images, counts.used, counts.boxes) == (4, 4, 4, 4)
     assert counts.by_class == dict(a=2, b=1, c=1)
-    assert report.sizes['train_dataloader.dataset'] == 'all 4 images read are 64x64 pixels'
+    assert report.sizes['train_dataloader.dataset'] == 'all 4 images read have 64x64 pixels'
 
 
 def reorder(content):
@@ -59,11 +59,11 @@ def set_box(**values):
     [
         (reorder, r"classes is \('a', 'b', 'c'\), but .*have the order \('c', 'b', 'a'\)"),
         (lambda content: content['categories'].pop(), "has no category 'c' .*it has 'a', 'b'"),
-        (lambda content: content['categories'].append(dict(id=9, name='a')), "several categories have the name 'a'"),
+        (lambda content: content['categories'].append(dict(id=9, name='a')), "several categories are named 'a'"),
         (lambda content: content['annotations'].clear(), 'holds no annotations'),
         (
             boxes(lambda each: each.update(image_id=str(each['image_id']))),
-            "image_id is '0', the ids of images are like",
+            "image_id is '0', but the ids of images are like",
         ),
         (lambda content: content['images'][1].update(id=0), '2 images have the id 0'),
         (set_box(id=5), '4 annotations have the id 5'),
@@ -76,7 +76,7 @@ def set_box(**values):
         (set_box(bbox=[0.1, 0.1, 0.5, 0.5]), '0 of 4 boxes are used: 4 smaller than a pixel. Are they divided by the'),
         (set_box(bbox=[70, 70, 8, 8]), '0 of 4 boxes are used: 4 outside their image'),
         (set_box(category_id=77), '0 of 4 boxes are used: 4 without a category'),
-        (lambda content: content.pop('categories'), "is no COCO file: it needs 'categories'"),
+        (lambda content: content.pop('categories'), "is not a COCO file: it needs 'categories'"),
         (
             lambda content: content['images'][0].update(width=0),
             r'width and height of images\[0\] \(0.png\) must be pos',
@@ -123,7 +123,7 @@ def test_lost_boxes_are_counted_as_mmdetection_does(tmp_path, config):
 def test_corners_in_place_of_sizes_are_suspected(tmp_path, config):
     edit(tmp_path, set_box(bbox=[30, 30, 50, 50]))
     (warning,) = check_everything(config, 'train').warnings
-    assert '4 of 4 boxes reach beyond their image. Are they [x1, y1, x2, y2]?' in warning
+    assert '4 of 4 boxes exceed their image. Are they [x1, y1, x2, y2]?' in warning
 
 
 def test_classes_left_out_on_purpose_are_no_warning(tmp_path, config):
@@ -131,7 +131,7 @@ def test_classes_left_out_on_purpose_are_no_warning(tmp_path, config):
     config.model.roi_head.bbox_head.num_classes = config.model.backbone.auxiliary.head.num_classes = 2
     report = check_everything(config, 'train')
     assert report.warnings == []
-    assert report.summary['train_dataloader.dataset'].dropped['of categories that metainfo.classes leaves out'] == 1
+    assert report.summary['train_dataloader.dataset'].dropped['of categories not in metainfo.classes'] == 1
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_files_that_are_no_coco_files(tmp_path, content, message):
     [
         ([], 'has no segmentation'),
         (None, 'has no segmentation'),
-        ([[1, 1, 5, 5]], 'a polygon needs three points or more, .* and this has 4 numbers'),
+        ([[1, 1, 5, 5]], 'a polygon needs three points or more, .* but this one has 4 numbers'),
         ([[1, 1, 5, 5, 1]], 'has 5 numbers'),
         ([1, 1, 9, 1, 9, 9], 'segmentation must be a list of polygons'),
         (dict(counts=[1]), "lacks 'size' or 'counts'"),
@@ -182,7 +182,7 @@ def test_training_leaves_short_polygons_out(tmp_path, config):
     edit(tmp_path, set_box(segmentation=[[1, 1, 9, 1, 9, 9], [1, 1, 5, 5]]))
     config.train_dataloader.dataset.pipeline[1].with_mask = True
     (warning,) = check_everything(config, 'train').warnings
-    assert 'and this has 4 numbers; 4 such polygons are left out' in warning
+    assert 'but this one has 4 numbers; 4 such polygons are skipped' in warning
 
 
 def test_images_that_are_not_read_need_not_be_there(tmp_path, config):
@@ -193,7 +193,7 @@ def test_images_that_are_not_read_need_not_be_there(tmp_path, config):
     config.train_dataloader.dataset.filter_cfg = dict(filter_empty_gt=True, min_size=32)
     check_everything(config, 'train')
     config.train_dataloader.dataset.filter_cfg.min_size = 100
-    with pytest.raises(ValueError, match='filter_cfg=.*min_size.*leaves none of 4 images'):
+    with pytest.raises(ValueError, match='filter_cfg=.*min_size.*keeps none of 4 images'):
         check_everything(config, 'train')
     config.train_dataloader.dataset.update(backend_args=dict(backend='petrel'), data_root='elsewhere')
     check_everything(config, 'train')

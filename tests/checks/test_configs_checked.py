@@ -108,9 +108,7 @@ def test_classes_that_a_classifiers_files_say():
 def test_one_class_needs_its_comma(tmp_path):
     config = coco_runner_config(tmp_path)
     config.train_dataloader.dataset.metainfo = dict(classes='disc')
-    with pytest.raises(
-        ValueError, match=r"classes='disc' is a string and no file: .*written with a comma, \('disc',\)"
-    ):
+    with pytest.raises(ValueError, match=r"classes='disc' is a string, but not a file: .*with a comma, \('disc',\)"):
         check_everything(config, 'train')
 
 
@@ -156,7 +154,7 @@ def test_save_best(make, wrong, right):
     config.default_hooks.checkpoint.save_best = f'a/{right}'
     assert check_save_best(config) == []
     config.val_dataloader = None
-    assert 'nothing validates' in check_save_best(config)[0]
+    assert 'has no effect: there is no validation' in check_save_best(config)[0]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +200,7 @@ class TestResume:
     @pytest.mark.parametrize(
         ('key', 'value', 'message'),
         [
-            ('param_scheduler.0.milestones', [3], 'another param_scheduler, and a resumed run goes on by the old one'),
+            ('param_scheduler.0.milestones', [3], 'another param_scheduler, and a resumed run keeps the old one'),
             ('optim_wrapper.optimizer.lr', 0.5, r'another optim_wrapper.optimizer, .*load_from='),
             ('optim_wrapper.paramwise_cfg.norm_decay_mult', 0.0, 'another optim_wrapper.paramwise_cfg'),
             ('model.roi_head.bbox_head.num_classes', 7, r'bbox_head.num_classes=3 \(now 7\)'),
@@ -226,7 +224,7 @@ class TestResume:
         config, checkpoint = trained
         weights = torch.load(checkpoint, weights_only=False)
         torch.save(dict(state_dict=weights['state_dict'], meta={}), tmp_path / 'published.pth')
-        message = 'published.pth holds weights alone: .*--cfg-options load_from='
+        message = 'published.pth holds only weights, .*--cfg-options load_from='
         with pytest.raises(ValueError, match=message):
             check_resume(config, str(tmp_path / 'published.pth'))
 
@@ -272,8 +270,8 @@ def test_what_a_training_never_reaches():
     assert check_schedule(config) == []
     config.train_cfg.update(max_epochs=4, val_interval=6)
     milestones, validation = check_schedule(config)
-    assert milestones.startswith('param_scheduler.1.milestones (MultiStepLR) is [8, 11], and the training ends at')
-    assert validation == 'train_cfg.val_interval=6 exceeds max_epochs=4: nothing is validated'
+    assert milestones.startswith('param_scheduler.1.milestones (MultiStepLR) is [8, 11], but the training ends at')
+    assert validation == 'train_cfg.val_interval=6 exceeds max_epochs=4: there will be no validation'
     config = segmentor_config()
     assert check_schedule(config) == []
     config.train_cfg.max_iters = 1000

@@ -34,7 +34,7 @@ def test_boxes_for_an_image_as_stored_are_refused(tmp_path):
     content = json.loads(path.read_text())
     content['images'][1].update(file_name='turned.jpg', width=48, height=64)
     path.write_text(json.dumps(content))
-    message = r'turned.jpg has an EXIF orientation: .*instances_train2017.json is for its 48x64 .* loaded as 64x48'
+    message = r'turned.jpg has an EXIF orientation: .*instances_train2017.json refers to its 48x64 .* loaded as 64x48'
     with pytest.raises(ValueError, match=message):
         check_everything(config, 'train')
     config.train_dataloader.dataset.pipeline[0].color_type = 'color_ignore_orientation'
@@ -54,7 +54,7 @@ def test_another_size_is_a_warning(tmp_path):
     path.write_text(json.dumps(content))
     (warning,) = check_everything(config, 'train').warnings
     assert '2 images have another size than it says, the first is' in warning
-    assert '2.png: 64x64 pixels, said 60x50' in warning
+    assert '2.png: 64x64 pixels instead of 60x50' in warning
 
 
 @pytest.mark.parametrize(('content', 'message'), [(b'', 'is empty'), (b'no image', 'is not an image that can be read')])
@@ -69,7 +69,7 @@ def test_of_many_images_a_sample_is_looked_at(tmp_path):
     assert sample([1, 2, 3]) == [1, 2, 3]
     found = sample(range(10001), 5)
     assert found == [0, 2500, 5000, 7500, 10000]
-    message = '5 of 5 images looked at of 10001 do not exist'
+    message = '5 of 5 images checked out of 10001 do not exist'
     with pytest.MonkeyPatch.context() as patch, pytest.raises(FileNotFoundError, match=message):
         patch.setattr('manpp_mm.checks.images.MOST', 5)
         patch.setattr('manpp_mm.checks.images.sample', lambda row: sample(row, 5))
@@ -90,5 +90,5 @@ def test_a_download_that_was_cut_off(tmp_path, suffix):
     read_header(str(path))
     path.write_bytes(content[: len(content) // 2])
     if cv2.imread(str(path)) is None:
-        with pytest.raises(ValueError, match=f'a.{suffix} is cut off: fetch it again'):
+        with pytest.raises(ValueError, match=f'a.{suffix} is cut off: download it again'):
             read_header(str(path))

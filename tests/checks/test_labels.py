@@ -46,7 +46,7 @@ def test_what_is_right_passes_without_a_word(tmp_path, config):
 def test_two_classes_as_0_and_255(tmp_path, config):
     two_classes(config)
     write(tmp_path, [0, 255])
-    message = r'hold 0 and 255 alone, and 255 does not count .*class 1 \(front\) never occurs. Store classes as 0 and 1'
+    message = r'hold only 0 and 255, and 255 is ignored .*class 1 \(front\) never occurs. Store classes as 0 and 1'
     with pytest.raises(ValueError, match=message):
         check_everything(config, 'train')
     assert 'front' in check_everything(config, 'val').warnings[0]  # a validation may lack it
@@ -83,7 +83,7 @@ def test_classes_that_never_occur(tmp_path, config):
 def test_colours_and_sizes(tmp_path, config, split):
     path = tmp_path / 'labels/2.png'
     cv2.imwrite(str(path), np.zeros((64, 64, 3), np.uint8))
-    with pytest.raises(ValueError, match='2.png is a picture with 3 colour channels'):
+    with pytest.raises(ValueError, match='2.png is a picture with 3 color channels'):
         check_everything(config, split)
     cv2.imwrite(str(path), np.zeros((60, 64), np.uint8))
     with pytest.raises(ValueError, match=r'2.png is 60x64 pixels .*its image .*2.jpg is 64x64'):
@@ -106,7 +106,7 @@ def test_sixteen_bits_and_palettes(tmp_path, config):
     picture.save(tmp_path / 'labels/1.png')
     assert check_everything(config, 'train').warnings == []
     cv2.imwrite(str(tmp_path / 'labels/0.png'), labels.astype(np.uint16) + 1000)
-    with pytest.raises(ValueError, match='0.png holds the value 1003, and MMSegmentation reads labels as 8 bits'):
+    with pytest.raises(ValueError, match='0.png holds the value 1003, but MMSegmentation reads labels as 8 bits'):
         check_everything(config, 'train')
 
 

@@ -24,8 +24,8 @@ from manpp_mm.cli.errors import in_a_line, run
             ),
             'in a loader worker: ValueError: b.png',
         ),
-        (URLError('no route'), '<urlopen error no route>: a file could not be fetched; without a network set its'),
-        (torch.OutOfMemoryError('CUDA out of memory.\nTried'), 'CUDA out of memory. Train with --memory auto, or take'),
+        (URLError('no route'), '<urlopen error no route>: a file could not be fetched; without a network, set its'),
+        (torch.OutOfMemoryError('CUDA out of memory.\nTried'), 'CUDA out of memory. Train with --memory auto, or use'),
     ],
 )
 def test_in_a_line(error, line):
@@ -54,4 +54,4 @@ def test_a_port_that_is_taken(tool):
         port = taken.getsockname()[1]
         done = execute(f'tools/{tool}', 'a.py', 2, 2, PORT=str(port), PYTHON=sys.executable)
     assert done.returncode == 1
-    assert done.stderr.startswith(f'error: port {port} is taken, by another training perhaps: PORT=29501')
+    assert done.stderr.startswith(f'error: port {port} is taken, possibly by another training: ')

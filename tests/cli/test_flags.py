@@ -182,7 +182,7 @@ class TestBadInput:
         check_fits(model, path)  # auxiliary networks are no part of it
         trunk = {name.removeprefix('backbone.'): v for name, v in plain.items() if name.startswith('backbone.')}
         torch.save(trunk, path)
-        with pytest.raises(ValueError, match="holds no weights of the config's model: is it a backbone's file"):
+        with pytest.raises(ValueError, match="holds no weights of the config's model: does it hold only a backbone"):
             check_fits(model, path)
         first = next(name for name in plain if name.startswith('neck.'))
         torch.save(dict(state_dict={name: v for name, v in plain.items() if name != first}), path)

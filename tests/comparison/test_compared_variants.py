@@ -102,7 +102,7 @@ def test_what_cannot_be_compared(tmp_path):
 
 def test_cells_of_one_name(tmp_path):
     cells = [Cell(parse_variant(name), 0) for name in ('one:manpp', 'one:dgl', 'manpp')]
-    with pytest.raises(ValueError, match='one_seed0 occurs twice in the grid: give its variants different labels'):
+    with pytest.raises(ValueError, match='one_seed0 occurs twice in the grid: give the variants different labels'):
         run_grid(tmp_path / 'config.py', cells, tmp_path, tmp_path)
 
 
@@ -111,7 +111,7 @@ NO_VARIANTS = ('nothing', 'frozen_k3', 'front_frozen_k2', 'end_to_end_exact_star
 
 @pytest.mark.parametrize('name', NO_VARIANTS)
 def test_what_is_no_variant(name):
-    with pytest.raises(ValueError, match='is no variant: one of end_to_end, frozen, front_frozen, manpp'):
+    with pytest.raises(ValueError, match='is not a variant: use one of end_to_end, frozen, front_frozen, manpp'):
         parse_variant(name)
 
 

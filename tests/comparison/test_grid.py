@@ -79,8 +79,8 @@ def test_what_is_done_is_kept_and_what_was_interrupted_goes_on(grid):
     lines = []
     again = dict(out=folder / 'out', work_dir=folder / 'runs', stretch=0.5, progress=lines.append)
     assert run_grid(folder / 'config.py', cells, **again) == (results, [])
-    assert lines == ['end_to_end_seed0: done before', 'manpp_exact_start_seed0: done before']
-    with pytest.raises(ValueError, match='was made with another config, schedule or stretch: move it away'):
+    assert lines == ['end_to_end_seed0: already done', 'manpp_exact_start_seed0: already done']
+    with pytest.raises(ValueError, match='is from another config, schedule or stretch: move it away'):
         run_grid(folder / 'config.py', cells, **again | dict(stretch=0.25))
     # As if killed after the checkpoint of iteration 2 and the validation there.
     (folder / 'out/manpp_exact_start_seed0.json').unlink()
@@ -108,7 +108,7 @@ def test_another_metric_and_another_schedule(grid, tmp_path):
     again = dict(out=folder / 'out', work_dir=folder / 'runs', stretch=0.5, progress=lambda line: None)
     other, _ = run_grid(folder / 'config.py', cells, metric='aAcc', **again)
     assert [final(result) for result in other] == [result['curve'][-1]['metrics']['aAcc'] for result in results]
-    with pytest.raises(ValueError, match='--metric zzz: .* is validated by aAcc, mIoU'):
+    with pytest.raises(ValueError, match='--metric zzz: .* gives only aAcc, mIoU'):
         run_grid(folder / 'config.py', cells, metric='zzz', **again)
     # What lies in the work folder belongs to another schedule: a fresh run, not that one's.
     fresh, failed = run_grid(
@@ -132,7 +132,7 @@ def test_the_tool(grid, tmp_path):
     assert (out / 'curves.png').is_file()
     done = execute(*command, 'zzz')
     assert done.returncode == 1
-    assert "error: 'zzz' is no variant" in done.stderr
+    assert "error: 'zzz' is not a variant" in done.stderr
     config = Config.fromfile(folder / 'config.py')
     config.model.decode_head.num_classes = 5  # not the data's
     config.dump(tmp_path / 'broken.py')

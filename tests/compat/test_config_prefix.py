@@ -65,8 +65,8 @@ def test_a_packages_config_by_its_name():
         ),
         ('mmdet::retinanet_r50_fpn_1x_coco.py', r'did you mean mmdet::retinanet/retinanet_r50_fpn_1x_coco.py\?'),
         ('mmdet::nothing/of_the_kind_at_all.py', 'its configs are in .*mmdet/.mim/configs'),
-        ('detectron::a.py', "'detectron' is none of mmdet::, mmseg::, mmpretrain::, manpp_mm::"),
-        ('nowhere.py', 'there is no config nowhere.py; those of a package begin with its name: mmdet::'),
+        ('detectron::a.py', "unknown prefix 'detectron', use one of mmdet::, mmseg::, mmpretrain::, manpp_mm::"),
+        ('nowhere.py', 'there is no config nowhere.py; for a config of a package, start with its name: mmdet::'),
     ],
 )
 def test_a_name_of_no_config(name, message):

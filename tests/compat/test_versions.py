@@ -45,10 +45,10 @@ def test_what_works_is_not_warned_of(monkeypatch, packages):
         ({'mmcv': '2.1.0'}, (), 'mmcv and mmcv-lite install the same module: pip uninstall mmcv mmcv-lite'),
         ({'onedl-mmdetection': '3.5.1'}, (), 'mmdet and onedl-mmdetection install the same module'),
         ({'mmdet': '3.0.0'}, (), 'mmdet 3.0.0 is older than 3.3.0: pip install -r requirements.txt'),
-        ({'torch': '2.13.0'}, (), 'torchvision 0.29.1 is built for torch 2.14.1, and torch is 2.13.0'),
+        ({'torch': '2.13.0'}, (), 'torchvision 0.29.1 is built for torch 2.14.1, but torch is 2.13.0'),
         ({'torch': '2.14.1+cpu'}, (), 'one of torch and torchvision is a CPU build'),
         ({}, ('pkg_resources',), 'pip install "setuptools<80.9"'),
-        ({}, ('ftfy',), 'imports ftfy without naming it: pip install ftfy regex'),
+        ({}, ('ftfy',), 'imports ftfy but does not require it: pip install ftfy regex'),
     ],
 )
 def test_each_fault_has_a_way_out(monkeypatch, change, absent, message):

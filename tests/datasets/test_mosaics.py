@@ -41,9 +41,9 @@ def test_images_row_by_row(tmp_path):
 @pytest.mark.parametrize(
     ('keys', 'error', 'message'),
     [
-        (dict(split='test'), FileNotFoundError, r'holds no picture test_CLASS\.\* \(data_root of a MosaicDataset\)'),
-        (dict(metainfo=dict(classes=('a', 'z'))), FileNotFoundError, r'holds no picture train_z\.\*'),
-        (dict(tile=5), ValueError, r'train_a.png is 12x8 pixels, no multiple of tile=5'),
+        (dict(split='test'), FileNotFoundError, r'has no picture test_CLASS\.\* \(data_root of a MosaicDataset\)'),
+        (dict(metainfo=dict(classes=('a', 'z'))), FileNotFoundError, r'has no picture train_z\.\*'),
+        (dict(tile=5), ValueError, r'train_a.png is 12x8 pixels, which is not a multiple of tile=5'),
     ],
 )
 def test_pictures_that_are_none(tmp_path, keys, error, message):

@@ -82,7 +82,7 @@ def test_folders_that_are_missing_or_empty(tmp_path, monkeypatch):
     write_cityscapes(tmp_path, np.zeros((40, 48), np.uint8))
     check_data(config, 'train', 'val', 'test')
     (tmp_path / 'gtFine/train/a/x_gtFine_labelTrainIds.png').unlink()
-    with pytest.raises(FileNotFoundError, match=r'gtFine/train holds no file \*_gtFine_labelTrainIds.png'):
+    with pytest.raises(FileNotFoundError, match=r'gtFine/train has no file \*_gtFine_labelTrainIds.png'):
         check_data(config, 'train')
 
 

@@ -165,6 +165,8 @@ def run(
             del argv[place : place + 2]
         if '--batch-sizes' in argv:
             argv += ['--batch-sizes', '2']
+    if '--depths' in argv:  # one of the two: planning a ResNet-152 takes minutes
+        del argv[argv.index('--depths') + 2]
     if name == 'compare':  # one of the variants on one seed; test_compared_variants.py makes each
         place = argv.index('--variants')
         names = []

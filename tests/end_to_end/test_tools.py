@@ -75,7 +75,7 @@ def test_fit_train_resume_and_publish(here, tmp_path):
     assert re.search(
         r'Fitted to 2GiB: exact_early_loss, the least work of the ways of the method exact that fit\ncuts=', output
     )
-    assert 'LocalResNet trains by exact gradients' in output
+    assert 'LocalResNet trains with exact gradients' in output
     written = Config.fromfile(work / 'plain.py')
     assert method_of(written) == written.manpp_plan.method == 'exact'
     again = [work / 'plain.py', '--resume', '--work-dir', work]
@@ -84,7 +84,10 @@ def test_fit_train_resume_and_publish(here, tmp_path):
     assert publish(checkpoint, tmp_path / 'a.pth').is_file()
     for flags, message in [
         (('--amp',), 'mixed precision (--amp, '),
-        (('--resume', '--method', 'manpp'), "was trained by the method 'exact', and a resumed run goes on as it began"),
+        (
+            ('--resume', '--method', 'manpp'),
+            "was trained with the method 'exact', and a resumed run continues as it began",
+        ),
     ]:
         with pytest.raises(ValueError, match=re.escape(message)):
             here('train', config, '--work-dir', work, *flags)

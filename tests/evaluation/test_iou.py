@@ -37,5 +37,5 @@ def test_other_means_and_nan_to_num():
 
 
 def test_unknown_class():
-    with pytest.raises(ValueError, match=r"leave_out=\['sky'\] are no classes"):
+    with pytest.raises(ValueError, match=r"leave_out=\['sky'\] are not classes"):
         evaluate(PresentClassIoUMetric(leave_out=['sky']))

@@ -110,7 +110,7 @@ def test_a_training_with_accumulation_ends_in_the_same_parameters(tmp_path):
 @pytest.mark.parametrize(
     ('modules', 'message'),
     [
-        (['nek'], r"FasterRCNN has no module 'nek'; there are backbone, neck, .*rpn_head.*roi_head.bbox_head"),
+        (['nek'], r"FasterRCNN has no module 'nek'; it has backbone, neck, .*rpn_head.*roi_head.bbox_head"),
         (['backbone'], r"model.backbone.with_cp=True \(units\) or gradient='exact'"),
         (['roi_head'], r'name a module inside: roi_head.bbox_roi_extractor, roi_head.bbox_head'),
         (['backbone.layer1'], r'did not run in training'),

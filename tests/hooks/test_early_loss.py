@@ -108,7 +108,7 @@ def test_float16_losses_taken_early_do_not_underflow():
 
 @pytest.mark.parametrize(
     ('heads', 'message'),
-    [(['rpn'], "FasterRCNN has no module 'rpn'; there are"), (['neck'], r"'neck' \(FPN\) has no loss\(\) of its own")],
+    [(['rpn'], "FasterRCNN has no module 'rpn'; it has"), (['neck'], r"'neck' \(FPN\) has no loss\(\) of its own")],
 )
 def test_heads_that_have_no_early_loss(tmp_path, heads, message):
     config = coco_runner_config(tmp_path)
@@ -140,8 +140,8 @@ LEARNED = FEATURES.clone().requires_grad_()
     [
         (Head({}), [[FEATURES]], 'Head computes no loss: remove it from heads'),
         (Head(), [dict(x=FEATURES)], 'does not start from a list of feature maps'),
-        (Head(), [[FEATURES], LEARNED], "takes another head's output, whose gradient would be lost"),
-        (Head(), [[FEATURES], [InstanceData(features=LEARNED[0])]], "takes another head's output"),
+        (Head(), [[FEATURES], LEARNED], "uses another head's output, whose gradient would be lost"),
+        (Head(), [[FEATURES], [InstanceData(features=LEARNED[0])]], "uses another head's output"),
     ],
 )
 def test_losses_that_cannot_be_taken_early(head, args, message):

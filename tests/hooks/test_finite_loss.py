@@ -82,7 +82,7 @@ def test_other_losses_that_broke_with_it_are_named(tmp_path):
     run = runner(config(tmp_path))
     run.register_hook(Break(None, range(1, 2)))
     run.register_hook(Break(0, range(1, 2)))
-    with pytest.raises(RuntimeError, match=r'block0.loss_cls is nan at iteration 2.*with it loss_cls'):
+    with pytest.raises(RuntimeError, match=r'block0.loss_cls is nan at iteration 2.*also loss_cls'):
         run.train()
 
 

@@ -95,7 +95,7 @@ def test_the_log_shows_a_blocks_loss_while_it_has_one(tmp_path):
     assert ['block0.loss_cls' in record for record in records] == [True, True, False, True]
     assert ['loss_rpn_bbox' in record for record in records] == [True] * 4
     text = next(tmp_path.glob('work/*/*.log')).read_text()
-    assert text.count('on the backbone trains by') == 2
+    assert text.count('on, the backbone trains with') == 2
 
 
 def test_resume_keeps_the_phase(tmp_path):
@@ -112,9 +112,9 @@ def test_resume_keeps_the_phase(tmp_path):
     [
         (dict(begin=3, end=2), 'end=2 is not after begin=3'),
         (dict(begin=0.5, end=0.5), 'end=0.5 is not after begin=0.5'),
-        (dict(begin=-1), 'begin=-1 must be an integer'),
-        (dict(end=1.5), 'end=1.5 must be an integer'),
-        (dict(end='late'), "end='late' must be an integer"),
+        (dict(begin=-1), 'begin=-1 must be a number of epochs'),
+        (dict(end=1.5), 'end=1.5 must be a number of epochs'),
+        (dict(end='late'), "end='late' must be a number of epochs"),
     ],
 )
 def test_bad_stretches(stretch, message):
@@ -125,9 +125,9 @@ def test_bad_stretches(stretch, message):
 @pytest.mark.parametrize(
     ('stretch', 'message'),
     [
-        (dict(begin=2), r'begin=2 lies past the end of the schedule \(4 iterations\)'),
-        (dict(begin=4, by_epoch=False), 'begin=4 lies past the end'),
-        (dict(end=3), 'end=3 lies past the end'),
+        (dict(begin=2), r'begin=2 is past the end of the schedule \(4 iterations\)'),
+        (dict(begin=4, by_epoch=False), 'begin=4 is past the end'),
+        (dict(end=3), 'end=3 is past the end'),
         (dict(begin=1, end=0.25), 'end=0.25 is not after begin=1'),
     ],
 )

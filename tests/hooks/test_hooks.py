@@ -179,7 +179,7 @@ class TestBadInput:
                 data_preprocessor=config.model.data_preprocessor,
             )
 
-        with pytest.raises(ValueError, match="SemiBaseDetector holds its local backbone as 'student.backbone'"):
+        with pytest.raises(ValueError, match="SemiBaseDetector has its local backbone at 'student.backbone'"):
             self.train(tmp_path, change)
 
     def test_classes_that_differ_from_the_data_sets(self, tmp_path):

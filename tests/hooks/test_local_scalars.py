@@ -50,7 +50,7 @@ def test_they_reach_the_log_file_and_its_plot(tmp_path):
 
 
 def test_a_folder_without_scalars(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r'holds no vis_data/scalars.json'):
+    with pytest.raises(FileNotFoundError, match=r'has no vis_data/scalars.json'):
         read_scalars(tmp_path)
 
 

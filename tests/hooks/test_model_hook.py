@@ -84,7 +84,7 @@ def test_a_hook_that_fails_leaves_nothing():
     with pytest.raises(ValueError, match='is trained block by block'):
         hooks.CheckpointModulesHook(['neck', 'backbone']).apply(model)
     assert traces(model, optimizer) == before
-    with pytest.raises(ValueError, match='MomentumHook follows an optimizer'):
+    with pytest.raises(ValueError, match='MomentumHook needs an optimizer'):
         hooks.MomentumHook().apply(model)
 
 

@@ -176,7 +176,7 @@ class TestAtomicCheckpointHook:
             put(number)
 
         monkeypatch.setattr(atomic.os, 'fsync', full_from_the_third)
-        message = r'the disk is full: .*iter_3.pth could not be written. The checkpoints before it are whole'
+        message = r'the disk is full: .*iter_3.pth could not be written. Earlier checkpoints are intact'
         with pytest.raises(OSError, match=message):
             run.train()
         work = tmp_path / 'work'
@@ -231,7 +231,7 @@ class TestAtomicCheckpointHook:
             last.write_bytes(b'')
         else:
             last.unlink()
-        with pytest.raises(RuntimeError, match=rf'{last} (is damaged|does not exist).*The previous good one is {good}'):
+        with pytest.raises(RuntimeError, match=rf'{last} (is damaged|does not exist).*The latest intact one is {good}'):
             runner(renamed(config, resume=True)).train()
         run = runner(renamed(config, resume=True, load_from=str(good)))
         run.train()
@@ -248,7 +248,7 @@ class TestAtomicCheckpointHook:
         try:
             torch.load(path, weights_only=True)
         except Exception:
-            with pytest.raises(RuntimeError, match=rf'{path} .*The previous good one is {tmp_path / "iter_1.pth"}'):
+            with pytest.raises(RuntimeError, match=rf'{path} .*The latest intact one is {tmp_path / "iter_1.pth"}'):
                 check_whole(str(path), str(tmp_path), 'iter_*.pth')
 
     def test_an_empty_pointer_and_names_with_a_format(self, tmp_path):
@@ -259,7 +259,7 @@ class TestAtomicCheckpointHook:
         (tmp_path / 'work' / 'step_001.pth.123.tmp').write_bytes(b'half')
         good = tmp_path / 'work' / 'step_006.pth'
         with pytest.raises(
-            RuntimeError, match=rf'last_checkpoint names no checkpoint.*The previous good one is {good}'
+            RuntimeError, match=rf'last_checkpoint names no checkpoint.*The latest intact one is {good}'
         ):
             runner(renamed(config, resume=True)).train()
         runner(renamed(config, resume=True, load_from=str(good))).train()

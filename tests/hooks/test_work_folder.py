@@ -43,7 +43,7 @@ def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path, other):
     release_folder(tmp_path / 'work')
 
 
-@pytest.mark.parametrize('reason', ['no locks', 'no fcntl'])
+@pytest.mark.parametrize('reason', ['no file locks', 'no fcntl'])
 def test_where_nothing_can_be_locked_a_training_goes_on(tmp_path, monkeypatch, reason):
     said = []
     monkeypatch.setattr(work_folder, 'print_log', lambda message, **_: said.append(message))

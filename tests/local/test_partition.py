@@ -67,5 +67,5 @@ def test_bad_input(options, message):
 
 
 def test_nothing_trains():
-    with pytest.raises(ValueError, match='nothing in the backbone trains'):
+    with pytest.raises(ValueError, match='the whole backbone is frozen'):
         partition(R50, [False] * 16, local_blocks=2)

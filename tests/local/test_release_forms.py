@@ -126,9 +126,9 @@ def test_what_the_branches_give_is_pooled():
         (dict(units=True), 'auxiliary.units=True must be a positive number'),
         (dict(units='2'), "auxiliary.units='2' must be a positive number"),
         (dict(units=[1, 2]), r'each place is a pair \(stage, index\) of integers'),
-        (dict(units=[(2, 0), (1, 0)]), 'places must ascend without repetition'),
+        (dict(units=[(2, 0), (1, 0)]), 'places must be in ascending order without repetition'),
         (dict(units=[(7, 0)]), r'there is no unit \(7, 0\); the last one is \(3, 1\)'),
-        (dict(units=[(3, 0)]), r'unit \(3, 0\) takes 64 channels at stride 8, and \(1, 1\) gives 32 at 8'),
+        (dict(units=[(3, 0)]), r'unit \(3, 0\) takes 64 channels at stride 8, but \(1, 1\) gives 32 at 8'),
         (dict(start='random'), "auxiliary.start='random' must be 'unit' or 'independent'"),
         (dict(scaling_decays_to=2), 'auxiliary.scaling_decays_to=2 must be 1, or 0 with two branches'),
         (dict(scaling_decays_to=0, branches=['learnable']), 'auxiliary.scaling_decays_to=0 must be 1'),
@@ -142,7 +142,7 @@ def test_forms_that_are_none(options, message):
 @pytest.mark.parametrize(
     ('keys', 'message'),
     [
-        (dict(frozen_stages=0), r'cuts=\[\(-1, 0\), \(1, 1\)\]: nothing of the stem trains \(frozen_stages\)'),
+        (dict(frozen_stages=0), r'cuts=\[\(-1, 0\), \(1, 1\)\]: the stem is frozen \(frozen_stages\)'),
         (dict(cuts=[(-1, 1)]), r'\(-1, 1\) is out of range'),
         (dict(cuts=[(1, 0), (-1, 0)]), r'\(-1, 0\) is out of range'),
     ],

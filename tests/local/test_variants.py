@@ -88,7 +88,7 @@ def test_output_and_one_update(name):
         (dict(branches='momentum'), "branches='momentum' must be a list"),
         (dict(branches=['momentum', 'ema']), 'must be a list of'),
         (dict(branches=['learnable', 'learnable']), 'must be a list of'),
-        (dict(branches=['learnable'], scaling=1), 'weighs two branches'),
+        (dict(branches=['learnable'], scaling=1), 'needs two branches'),
         (dict(scaling='learned'), "scaling='learned' must be"),
         (dict(scaling=2.5), 'scaling=2.5 must be'),
     ],

@@ -18,9 +18,7 @@ SIZE = (64, 64)
 @pytest.mark.parametrize('make', [detector_config, segmentor_config])
 def test_every_mode_takes_a_step(make, mode):
     if mode.endswith('_early_loss') and make is segmentor_config:
-        with pytest.raises(
-            ValueError, match=f'mode {mode}: EncoderDecoder has no head whose loss could be taken early'
-        ):
+        with pytest.raises(ValueError, match=f'mode {mode}: EncoderDecoder has no head that supports an early loss'):
             TrainingStep(make(), mode, 2, SIZE)
         return
     step = TrainingStep(make(), mode, 2, SIZE)
@@ -86,7 +84,7 @@ def test_sweeps():
     assert (config.model.backbone.local_blocks, config.model.backbone.cuts) == (2, None)
     assert planned.model.backbone.local_blocks is None
     assert planned.model.backbone.cuts is not None
-    with pytest.raises(ValueError, match='--depths 50: neck and heads .* fit the widths of depths 18, 34 alone'):
+    with pytest.raises(ValueError, match='--depths 50: neck and heads .* fit only the widths of depths 18, 34'):
         list(variants(detector_config(), 2, SIZE, depths=[50]))
 
 
@@ -134,4 +132,4 @@ def test_the_tools(tmp_path):
 def test_flags_that_need_a_gpu(flags):
     done = execute(sys.executable, 'tools/benchmark.py', 'configs/fcos_r50_manpp_coco.py', *flags)
     assert done.returncode == 2
-    assert '--amp and end_to_end_offloaded need a GPU, and there is none' in done.stderr
+    assert '--amp and end_to_end_offloaded need a GPU' in done.stderr

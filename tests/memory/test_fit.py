@@ -117,7 +117,7 @@ def test_the_largest_batch_that_fits():
     assert fitted.manpp_plan.input == [batch, 64, 64]
     with pytest.raises(ValueError, match='is below the floor'):
         fit.fit(config, budget, 'exact', inputs=(batch + 1, 64, 64))
-    with pytest.raises(ValueError, match="'auto' finds the largest within memory"):
+    with pytest.raises(ValueError, match="use 'auto' with memory to find the largest"):
         fit.fit(config, method='exact', batch_size='auto')
 
 
@@ -228,7 +228,7 @@ def test_a_backbone_without_a_local_one_fits_too():
     step = TrainingStep(fitted, 'end_to_end', 2, (320, 320))
     fixed = fixed_bytes(fitted)
     assert fixed.before(2, (320, 320)) + max(step.peak_bytes(), fixed.stepping) <= budget
-    with pytest.raises(ValueError, match="--method manpp: there is no local backbone for .*'MobileNetV2'.*Leave out"):
+    with pytest.raises(ValueError, match="--method manpp: there is no local backbone for .*'MobileNetV2'.*Omit"):
         fit.fit(config, method='manpp', inputs=(2, 320, 320))
 
 
@@ -239,7 +239,7 @@ def test_a_backbone_of_which_nothing_trains():
     found = predictor.predictions(methods_for(config, None, every=True))
     assert [str(each.way) for each in found][::2] == ['end_to_end', 'end_to_end_heads_checkpointed']
     (fault,) = predictor.faults  # of block-local training
-    assert fault.startswith('ValueError: nothing in the backbone trains')
+    assert fault.startswith('ValueError: the whole backbone is frozen')
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_what_the_device_has_free(monkeypatch):
     monkeypatch.setattr(budgets.torch.cuda, 'mem_get_info', lambda: (5 * 2**30, 8 * 2**30))
     assert budget_bytes('auto') == 5 * 2**30
     monkeypatch.setattr(budgets.torch.cuda, 'is_available', lambda: False)
-    with pytest.raises(ValueError, match="memory 'auto' is what the GPU has free, and there is no GPU"):
+    with pytest.raises(ValueError, match="memory 'auto' uses the free memory of the GPU, but there is no GPU"):
         budget_bytes('auto')
 
 
@@ -299,15 +299,15 @@ def test_of_several_optimizers_the_one_with_most_state_counts():
     ('make', 'keys', 'message'),
     [
         (detector_config, {}, r'fit\(\) needs memory, method, or both'),
-        (detector_config, dict(method='magic'), "method 'magic' is none of end_to_end, checkpointed, exact, manpp"),
+        (detector_config, dict(method='magic'), "unknown method 'magic', choose from end_to_end"),
         (
             detector_config,
             dict(method='dgl'),
-            r"--method dgl: .*'LocalResNet' trains by the method 'manpp' already. .*auxiliary.branches=\[\] and",
+            r"--method dgl: .*'LocalResNet' already trains with the method 'manpp'. .*auxiliary.branches=\[\] and",
         ),
-        (detector_config, dict(method='exact'), "trains by the method 'manpp' already. .*with the plain backbone"),
+        (detector_config, dict(method='exact'), "already trains with the method 'manpp'. .*with the plain backbone"),
         (detector_config, dict(memory='8'), 'has no unit'),
-        (without_optimizer, dict(memory='8GiB'), 'optim_wrapper names no optimizer'),
+        (without_optimizer, dict(memory='8GiB'), 'optim_wrapper sets no optimizer'),
     ],
 )
 def test_what_is_asked_wrongly(make, keys, message):
@@ -361,21 +361,24 @@ def test_a_contradiction_to_a_resumed_plan(tmp_path):
     for asked in ({}, dict(method='exact'), dict(memory='1GiB'), dict(memory='2GiB', method='exact')):
         kept, words = running.prepare(config, checkpoint, **asked)
         assert method_of(kept) == 'exact' and words.startswith(
-            f'The plan that {checkpoint} was trained by is kept:\nFitted to 1GiB'
+            f'Keeping the plan that {checkpoint} was trained with:\nFitted to 1GiB'
         )
-    with pytest.raises(ValueError, match="was trained by the method 'exact', and a resumed run goes on as it began"):
+    with pytest.raises(
+        ValueError, match="was trained with the method 'exact', and a resumed run continues as it began"
+    ):
         running.prepare(config, checkpoint, method='manpp')
     with pytest.raises(
-        ValueError, match=r'--memory 5MiB: as .* was trained, a step needs .* give at least \d+MiB, or start anew'
+        ValueError,
+        match=r'--memory 5MiB: with the plan of .*, a step needs .* give at least \d+MiB, or start a new training',
     ):
         running.prepare(config, checkpoint, memory='5MiB')
     larger = copy.deepcopy(config)
     larger.train_dataloader.batch_size = 2000  # what is needed now counts, not what was predicted then
-    with pytest.raises(ValueError, match='--memory 1GiB: as .* was trained, a step needs'):
+    with pytest.raises(ValueError, match='--memory 1GiB: with the plan of .*, a step needs'):
         running.prepare(larger, checkpoint, memory='1GiB')
     other = fit.fit(config, method='checkpointed')
     other.launcher = 'none'
-    with pytest.raises(ValueError, match="by the method 'exact', .* but the config trains by 'checkpointed'"):
+    with pytest.raises(ValueError, match="with the method 'exact', .* but the config trains with 'checkpointed'"):
         running.prepare(other, checkpoint)
 
 
@@ -538,8 +541,8 @@ def test_the_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ('flags', 'message'),
     [
-        (['--memory', '8GiB', '--write', 'a.txt'], '--write a.txt: a config is a Python file'),
-        (['--memory', '8GiB', '--write', 'nowhere/a.py'], '--write nowhere/a.py: there is no folder nowhere'),
+        (['--memory', '8GiB', '--write', 'a.txt'], '--write a.txt: the file name must end in .py'),
+        (['--memory', '8GiB', '--write', 'nowhere/a.py'], '--write nowhere/a.py: the folder nowhere does not exist'),
         (['--memory', '8'], "--memory: memory '8' has no unit: write 8GiB or 8MB"),
         (['--method', 'magic'], "invalid choice: 'magic' (choose from 'end_to_end'"),
     ],
@@ -554,7 +557,7 @@ def test_what_is_written_needs_a_budget_or_a_method(tmp_path):
     config = tmp_path / 'config.py'
     argv = [str(config), '--input', '2', '64', '128', '--write', str(tmp_path / 'a.py')]
     plain(segmentor_config()).dump(config)
-    with pytest.raises(ValueError, match='--write and --measure take the config that fits: give --memory or --method'):
+    with pytest.raises(ValueError, match='--write and --measure need --memory or --method'):
         command.main(argv)
     segmentor_config(cuts=None, local_blocks='auto', memory_budget='1GiB').dump(config)
     command.main(argv)

@@ -58,7 +58,7 @@ def test_it_goes_on_where_it_was(tool, monkeypatch, tmp_path):
 def test_it_stops_in_time_and_says_what_is_missing(tool, monkeypatch, tmp_path):
     clock = iter(range(0, 10_000, 30))
     monkeypatch.setattr(tool.time, 'monotonic', lambda: next(clock))
-    with pytest.raises(SystemExit, match=r'files are missing, run this again to go on: .*float16\.json'):
+    with pytest.raises(SystemExit, match=r'files are missing; run this again to continue: .*float16\.json'):
         run(tool, monkeypatch, tmp_path, '--minutes', '2')
     assert 0 < len(list(tmp_path.iterdir())) < 20
 

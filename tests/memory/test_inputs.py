@@ -87,7 +87,7 @@ def test_of_a_classifiers_padded_crop(options, expected):
     'transform', [dict(type='Resize', scale_factor=0.5), dict(type='Resize', scale=(-1, 800)), dict(type='RandomFlip')]
 )
 def test_images_that_decide_themselves(transform):
-    with pytest.raises(ValueError, match='names no image size .* give it, --input N H W of tools/fit.py'):
+    with pytest.raises(ValueError, match='sets no image size .* set it with --input N H W of tools/fit.py'):
         training_input(with_pipeline(transform))
 
 

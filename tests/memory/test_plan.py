@@ -155,7 +155,7 @@ def test_frozen_units_are_no_place_for_a_cut():
 def test_a_configs_own_cuts():
     assert own_cuts(detector_config()) == [(1, 1), (2, 1)]
     assert own_cuts(segmentor_config(cuts=None, local_blocks=2)) == [(1, 1)]
-    with pytest.raises(ValueError, match='is planned before the model is built'):
+    with pytest.raises(ValueError, match='must be planned before the model is built'):
         own_cuts(segmentor_config(cuts=None, local_blocks='auto'))
 
 
@@ -182,5 +182,5 @@ def test_averaged_weights_and_buckets_count():
 
 @pytest.mark.parametrize('keys', [dict(local_blocks='auto', cuts=None), dict(memory_budget='6GiB')])
 def test_a_backbone_does_not_plan_itself(keys):
-    with pytest.raises(ValueError, match='tools/fit.py CONFIG --write FILE writes the config with cuts'):
+    with pytest.raises(ValueError, match='write a config with cuts by tools/fit.py CONFIG --write FILE'):
         build(detector_config(**keys))

@@ -383,8 +383,8 @@ def test_a_class_token_learns_from_mixed_labels():
 @pytest.mark.parametrize(
     ('name', 'options', 'message'),
     [
-        ('ViT', dict(output_cls_token=True), 'model.backbone.output_cls_token=True: a LocalVisionTransformer gives'),
-        ('ViT', dict(out_origin=True), 'out_origin=False, or the plain VisionTransformer'),
+        ('ViT', dict(output_cls_token=True), 'model.backbone.output_cls_token=True: a LocalVisionTransformer returns'),
+        ('ViT', dict(out_origin=True), 'out_origin=False, or use the plain VisionTransformer'),
         ('CSPNeXt', dict(out_indices=(0, 2, 3, 4)), 'outputs of stages .*but model.backbone.out_indices is'),
         ('CSPNeXt', dict(cuts=[(1, 2)]), 'cut'),
     ],
@@ -402,7 +402,7 @@ def test_what_a_family_does_not_do(name, options, message):
             "is not registered in mmdet: did you mean 'LocalSwinTransformer'",
         ),
         ('LocalMixVisionTransformer', "did you mean 'LocalPyramidVisionTransformer'"),  # that is MMSegmentation's
-        ('Unheard', 'is not registered in mmdet: docs/backbones.md lists the local backbones; one of your own needs'),
+        ('Unheard', 'is not registered in mmdet: docs/backbones.md lists the local backbones; for your own, add'),
     ],
 )
 def test_a_backbone_that_is_not_there(name, message):
