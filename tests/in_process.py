@@ -1,5 +1,6 @@
 """The commands of ``manpp`` in this process, which has imported everything already."""
 
+import gc
 import logging
 from importlib import import_module
 
@@ -29,6 +30,7 @@ def forget_runners() -> None:
                 logger.removeHandler(handler)
     for kind in (MMLogger, MessageHub, DefaultScope, *_visualizers(ManagerMixin)):
         kind._instance_dict.clear()
+    gc.collect()  # their models are held in circles
 
 
 def _visualizers(kind: type) -> list[type]:
