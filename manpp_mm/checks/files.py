@@ -57,7 +57,7 @@ def check_data(config: Config, *splits: str) -> None:
                     continue
                 keys = ' or '.join(dict.fromkeys([f'{key}.data_root', f'{key}.{name}']))
                 raise FileNotFoundError(
-                    f'{path} {fault} ({key}.{name}). Lay out the data as described in data/README.md, then '
+                    f'{path} {fault} ({key}.{name}). docs/your_data.md and data/README.md show the layout. Then '
                     f'{way_to_data(config, root)}set {keys} in the config'
                 )
 

@@ -23,7 +23,7 @@ def check_schedule(config: Config) -> list[str]:
             if place > total:
                 warnings.append(
                     f'param_scheduler.{index}.{key} ({kind_of(each)}) is {each[key]}, but the training ends at '
-                    f'train_cfg.{unit}={total}: the learning rate will not fall as planned'
+                    f'train_cfg.{unit}={total}: the learning rate will not be reduced as planned'
                 )
                 break
     interval = length.get('val_interval')

@@ -74,5 +74,6 @@ def not_fetched(config: Config, error: Exception) -> str:
     key, address = lacking[0]
     return (
         f'{key}={address!r} could not be fetched ({error}). Without a network, download it elsewhere and put it at '
-        f'{cached_file(address)}, or set --cfg-options {key}=FILE; to train from scratch, set its init_cfg to None'
+        f'{cached_file(address)}, or set --cfg-options {key}=FILE; to train from scratch, set its init_cfg '
+        'to None, and model.backbone.frozen_stages to -1: a frozen front would stay random'
     )

@@ -1,6 +1,7 @@
 """The commands of ``manpp``. ``tools/`` holds a script for each, for use from a checkout or through MIM."""
 
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 
 from ..cli import errors
@@ -30,7 +31,10 @@ def main() -> None:
         return
     command = name.replace('-', '_')
     if command not in COMMANDS:
-        sys.exit(f'error: manpp has no command {name!r}\n\n{_help()}')
+        close = get_close_matches(name, [each.replace('_', '-') for each in COMMANDS], 1)
+        hint = f': did you mean {close[0]!r}?' if close else ''
+        print(f'{_help()}\n\nerror: manpp has no command {name!r}{hint}', file=sys.stderr)
+        sys.exit(2)
     module = import_module(f'.{command}', __name__)
     sys.argv = [f'manpp {name}', *rest]  # argparse prints argv[0], and errors.run looks for --traceback
     errors.run(module.main)

@@ -4,6 +4,7 @@ manpp fit mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py --memory 4GiB --writ
 """
 
 import argparse
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,6 +105,7 @@ def measured(config: Config) -> str:
 def show(config: Config, args: argparse.Namespace) -> None:
     """Print the memory that each way needs."""
     memory = budget_of(config, args.memory)
+    print('planning on the CPU, which takes up to a few minutes', file=sys.stderr, flush=True)
     predictor, found = candidates(config, memory, args.method, args.input, every=True, keep_cuts=args.keep_cuts)
     batch, room, measured = predictor.batch, predictor.room, predictor.survey.measured
     height, width = padded(config, predictor.size)

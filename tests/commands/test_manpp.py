@@ -36,9 +36,10 @@ def test_each_knows_its_own_name(name, monkeypatch, capsys):
     assert re.search(rf'^manpp {shown} ', text, re.M)  # an example
 
 
-def test_an_unknown_command_and_an_error_are_a_line(monkeypatch):
-    with pytest.raises(SystemExit, match="error: manpp has no command 'tset'"):
-        say(monkeypatch, 'tset')
+def test_an_unknown_command_and_an_error_are_a_line(monkeypatch, capsys):
+    with pytest.raises(SystemExit, match='2'):
+        say(monkeypatch, 'tran')
+    assert capsys.readouterr().err.splitlines()[-1] == "error: manpp has no command 'tran': did you mean 'train'?"
     with pytest.raises(SystemExit, match=r'^error: there is no config none\.py'):
         say(monkeypatch, 'train', 'none.py')
     with pytest.raises(FileNotFoundError, match=r'^there is no config none\.py'):

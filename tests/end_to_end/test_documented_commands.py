@@ -169,8 +169,11 @@ def run(
             del argv[place : place + 2]
         if '--batch-sizes' in argv:
             argv += ['--batch-sizes', '2']
-    if '--depths' in argv:  # one of the two: planning a ResNet-152 takes minutes
-        del argv[argv.index('--depths') + 2]
+    if (name == 'fit' or '--blocks' in argv) and argv[0].startswith('configs/'):  # planning a full model takes minutes
+        argv[0] = 'segmentor.py' if 'deeplab' in argv[0] else 'detector.py'
+    if '--depths' in argv:  # that of the small model
+        place = argv.index('--depths')
+        argv[place + 1 : place + 3] = ['18']
     quick = name == 'compare' and Path(argv[0]).stem in COMPARED
     if quick:  # one of the variants on one seed
         place = argv.index('--variants')

@@ -84,7 +84,7 @@ def test_a_segmentor_as_written(tmp_path, run):
         (root / folder / 'val').symlink_to(root / folder / 'train')
     # A quarter of the pixels and a ResNet-18: the config is the page's.
     (root / 'segmentor.py').write_text(SEGMENTOR.replace('crop = (256, 320)', 'crop = (64, 96)'))
-    shallow = ['model.backbone.depth=18', 'model.decode_head.in_channels=512']
+    shallow = ['model.backbone.depth=18', 'model.backbone.cuts=[(1,0),(2,0)]', 'model.decode_head.in_channels=512']
     train, test, publish, demo = ([word.replace('4000', '2') for word in words] for words in of('scenes'))
     short = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'default_hooks.checkpoint.interval=2']
     output = run([*train, '--cfg-options', *QUICK, *short, *shallow, 'model.pretrained=None'])
