@@ -4,8 +4,6 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 REQUIREMENTS ?= requirements.txt
 export DEMO_ROOT ?= data/demo
-# Threads that spin while they wait make a step on a busy CPU ten times slower.
-export OMP_WAIT_POLICY ?= passive
 DEMO := configs/demo_faster_rcnn_r18_manpp.py
 DEMO_SEG := configs/demo_deeplabv3_r18_manpp.py
 DEMO_CLS := configs/demo_resnet14_manpp.py
@@ -42,7 +40,7 @@ demo-cls: install $(DEMO_ROOT)/mosaics/val_cross.png
 		--work-dir work_dirs/demo-cls/test --show-dir work_dirs/demo-cls/painted
 
 # Test files run in parallel with one thread each; a second thread per test would gain less.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: install
 	$(PYTEST) -m 'not slow'

@@ -63,23 +63,24 @@ def test_as_a_module_and_as_a_script():
         assert done.stderr.splitlines()[-1].startswith('error: there is no config none.py')
 
 
-@pytest.mark.parametrize(('own', 'found'), [(None, 'passive'), ('active', 'active')])
-def test_threads_wait_passively_unless_the_user_says_otherwise(own, found):
+@pytest.mark.parametrize(
+    ('own', 'found'), [({}, '1000'), (dict(OMP_WAIT_POLICY='active'), None), (dict(GOMP_SPINCOUNT='5'), '5')]
+)
+def test_threads_hardly_spin_unless_the_user_says_otherwise(own, found):
     """The variable is there before torch, whose OpenMP reads it, is imported."""
     code = """
 import builtins, os
 original, seen = builtins.__import__, []
 def spy(name, *args, **kwargs):
     if name == 'torch' and not seen:
-        seen.append(os.environ.get('OMP_WAIT_POLICY'))
+        seen.append(os.environ.get('GOMP_SPINCOUNT'))
     return original(name, *args, **kwargs)
 builtins.__import__ = spy
 import manpp_mm.commands
 print(seen)
 """
-    environment = {key: value for key, value in os.environ.items() if key != 'OMP_WAIT_POLICY'}
-    environment |= {} if own is None else dict(OMP_WAIT_POLICY=own)
+    kept = {key: value for key, value in os.environ.items() if key not in ('OMP_WAIT_POLICY', 'GOMP_SPINCOUNT')}
     done = subprocess.run(
-        [sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, env=environment, capture_output=True, text=True
+        [sys.executable, '-W', 'ignore', '-c', code], cwd=ROOT, env=kept | own, capture_output=True, text=True
     )
     assert done.stdout.strip().splitlines()[-1] == str([found]), done.stderr
