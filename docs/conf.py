@@ -12,14 +12,13 @@ author = 'The MAN++ for MMLab authors'
 release = manpp_mm.__version__
 
 extensions = ['myst_nb', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon', 'sphinx.ext.viewcode', 'sphinx_copybutton']
-exclude_patterns = ['_build', 'README.md']
+exclude_patterns = ['_build']
 html_theme = 'furo'
 html_title = f'{project} {release}'
 
-# Links to headings are checked; the tutorial holds the output of its last run, and a test runs it.
+# Links to headings are checked. A test runs the tutorial; the site does not.
 myst_heading_anchors = 4
 nb_execution_mode = 'off'
-nitpicky = False
 
 autodoc_typehints = 'description'
 autodoc_member_order = 'bysource'

@@ -17,6 +17,11 @@ from ..methods import METHODS
 from .errors import add_traceback_argument
 
 
+def add_config_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``config``: a file, or a config of a package."""
+    parser.add_argument('config', help='config file, or a config of a package: mmdet::..., mmseg::..., manpp_mm::...')
+
+
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that training and testing share, named as in MMLab's tools."""
     parser.add_argument('--work-dir', help='folder for logs and results (default: work_dirs/CONFIG)')

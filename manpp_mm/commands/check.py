@@ -16,7 +16,7 @@ from ..cli import arguments
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or a config of a package: mmdet::..., mmseg::..., manpp_mm::...')
+    arguments.add_config_argument(parser)
     parser.add_argument('--out-dir', help='folder for a few painted training images')
     parser.add_argument('--samples', type=int, default=4, help='how many images to paint')
     parser.add_argument('--splits', nargs='+', choices=['train', 'val', 'test'], default=['train', 'val'])

@@ -28,7 +28,7 @@ from ..memory.training_step import TrainingStep
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or a config of a package: mmdet::..., mmseg::..., manpp_mm::...')
+    arguments.add_config_argument(parser)
     arguments.add_fitting_arguments(parser)
     parser.add_argument(
         '--input', nargs=3, type=int, metavar=('N', 'H', 'W'), help="images, height, width (default: the config's)"

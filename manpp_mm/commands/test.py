@@ -15,7 +15,7 @@ from ..cli import runner as running
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config file, or a config of a package: mmdet::..., mmseg::..., manpp_mm::...')
+    arguments.add_config_argument(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', help='save the predictions: a .pkl file (detector) or a folder (segmentor)')
     parser.add_argument('--show', action='store_true', help='show painted images in a window')

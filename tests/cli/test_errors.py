@@ -54,4 +54,6 @@ def test_a_port_that_is_taken(tool):
         port = taken.getsockname()[1]
         done = execute(f'tools/{tool}', 'a.py', 2, 2, PORT=str(port), PYTHON=sys.executable)
     assert done.returncode == 1
-    assert done.stderr.startswith(f'error: port {port} is taken, possibly by another training: ')
+    assert done.stderr.startswith(
+        f'error: port {port} is taken, possibly by another training: set another one, PORT=29501'
+    )

@@ -299,7 +299,11 @@ def test_of_several_optimizers_the_one_with_most_state_counts():
     ('make', 'keys', 'message'),
     [
         (detector_config, {}, r'fit\(\) needs memory, method, or both'),
-        (detector_config, dict(method='magic'), "unknown method 'magic', choose from end_to_end"),
+        (
+            detector_config,
+            dict(method='magic'),
+            "unknown method 'magic', choose from end_to_end, checkpointed, exact, manpp",
+        ),
         (
             detector_config,
             dict(method='dgl'),
