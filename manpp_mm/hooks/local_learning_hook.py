@@ -1,7 +1,7 @@
 """A hook that passes the batch's targets to a local backbone and adds its losses to the model's."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,7 +85,7 @@ class LocalLearningHook(ModelHook):
                 'custom_hooks (a custom_hooks list of your own replaces an inherited one)'
             )
         check_num_classes(backbone, runner.train_dataloader.dataset)
-        if len(backbone.auxiliary) and getattr(model, 'auxiliary_head', None) is not None:
+        if len(backbone.auxiliary) and _sees_detached(getattr(model, 'auxiliary_head', None), backbone):
             runner.logger.warning(
                 'model.auxiliary_head sees detached features of the local blocks: it only trains itself, not the '
                 'backbone. Set auxiliary_head=None; the local losses replace it.'
@@ -138,6 +138,17 @@ def check_num_classes(backbone: LocalBackbone, dataset: Any) -> None:
                     f'{", ..." if len(classes) > 5 else ""}. '
                     "Set it along with the model's own num_classes."
                 )
+
+
+def _sees_detached(heads: 'nn.Module | None', backbone: LocalBackbone) -> bool:
+    """Return whether one of a segmentor's auxiliary heads sees only maps that come out of blocks before the last."""
+    *blocks, last = [[u.output for u in block.units if u.output is not None] for block in backbone.blocks()]
+    detached = [True for maps in blocks for _ in maps] + [False for _ in last]
+    for head in heads if isinstance(heads, nn.ModuleList) else [heads] if heads is not None else []:
+        places = head.in_index if isinstance(head.in_index, Sequence) else [head.in_index]
+        if all(detached[place] for place in places):
+            return True
+    return False
 
 
 class _LocalForward:

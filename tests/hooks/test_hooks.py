@@ -5,7 +5,7 @@ import pytest
 import torch
 from helpers import FCOS, build, detection_batch, detector_config
 from mmengine.hooks import EMAHook, Hook
-from runners import HOOKS, coco_runner_config, runner
+from runners import HOOKS, coco_runner_config, runner, segmentation_runner_config
 
 from manpp_mm.hooks import LocalLearningHook, MomentumHook
 from manpp_mm.step import Step
@@ -209,3 +209,24 @@ def test_hooks_are_registered():
 
     assert REGISTRY.get('LocalLearningHook') is LocalLearningHook
     assert REGISTRY.get('MomentumHook') is MomentumHook
+
+
+@pytest.mark.parametrize(
+    ('cuts', 'places', 'warned'),
+    [
+        ([(1, 1), (2, 0)], [2], False),
+        ([(1, 1), (2, 1)], [2], True),
+        ([(1, 1), (2, 0)], [2, 0], True),
+        ([(1, 1), (2, 0)], [-1], False),
+    ],
+)
+def test_an_auxiliary_head_on_the_last_block_is_not_warned_about(tmp_path, monkeypatch, cuts, places, warned):
+    config = segmentation_runner_config(tmp_path, cuts=cuts)
+    channels = [16, 32, 64, 128]
+    head = dict(type='FCNHead', num_classes=4, channels=8, num_convs=1, norm_cfg=dict(type='BN'))
+    config.model.auxiliary_head = [head | dict(in_index=place, in_channels=channels[place]) for place in places]
+    run = runner(config)
+    found = []
+    monkeypatch.setattr(run.logger, 'warning', lambda text, *_: found.append(text))
+    run.train()
+    assert any('sees detached features' in text for text in found) == warned
