@@ -230,16 +230,24 @@ def naive_loss(model: nn.Module, data: dict) -> tuple[Tensor, dict[str, Tensor]]
         handles.append(module.register_forward_hook(_cut(to_x, backbone.auxiliary[block], block, data, local)))
     ends = {unit.output: unit.cut for unit in backbone.units() if unit.output is not None}
     before_last = [stage for stage, cut in ends.items() if backbone.cuts and cut <= tuple(backbone.cuts[-1])]
-    norms = [module for stage in before_last for module in backbone.output_modules(stage)]
+    again: dict[int, Callable[[], Tensor]] = {}
+    if backbone.lateral_gradient:
+        for stage in before_last:
+            handles.append(cut_point(backbone, ends[stage])[0].register_forward_pre_hook(_again(again, stage)))
+
+    def detached(stage: int, out: Tensor) -> Tensor:
+        return again[stage]() if backbone.lateral_gradient else out.detach()
+
+    norms = {module: stage for stage in before_last for module in backbone.output_modules(stage)}
     for norm in norms:  # the norm of an output learns by the task, what is before it does not
-        handles.append(norm.register_forward_pre_hook(lambda _, args: (args[0].detach(),)))
+        handles.append(norm.register_forward_pre_hook(lambda norm, args: (detached(norms[norm], args[0]),)))
 
     def forward(x: Tensor) -> tuple[Tensor, ...]:
         outs = type(backbone).plain.forward(backbone, x)
         if norms:
             return tuple(outs)
         pairs = zip(sorted(backbone.out_indices), outs, strict=True)
-        return tuple(out.detach() if stage in before_last else out for stage, out in pairs)
+        return tuple(detached(stage, out) if stage in before_last else out for stage, out in pairs)
 
     backbone.forward = forward
     try:
@@ -249,6 +257,23 @@ def naive_loss(model: nn.Module, data: dict) -> tuple[Tensor, dict[str, Tensor]]
         for handle in handles:
             handle.remove()
     return total + sum(value for name, value in local.items() if 'loss' in name), local
+
+
+def _again(again: dict[int, Callable[[], Tensor]], stage: int) -> Callable:
+    """A forward pre-hook that keeps how to run its module once more, on a detached input and with its buffers kept."""
+
+    def hook(module: nn.Module, args: tuple) -> None:
+        def run() -> Tensor:
+            del again[stage]  # without it, this run would be kept too
+            buffers = {name: b.clone() for name, b in module.named_buffers()}
+            out = module.forward(args[0].detach(), *args[1:])
+            for name, b in module.named_buffers():
+                b.data.copy_(buffers[name])  # unseen by autograd, which may have saved it
+            return out[0] if isinstance(out, tuple) else out
+
+        again.setdefault(stage, run)
+
+    return hook
 
 
 def cut_point(backbone: nn.Module, cut: tuple[int, int]) -> tuple[nn.Module, Callable]:

@@ -5,7 +5,11 @@ _base_ = './bccd_faster_rcnn_r18_manpp.py'
 
 num_classes = 6
 model = dict(
-    backbone=dict(cuts=[(1, 0), (2, 0)], auxiliary=dict(head=dict(num_classes=num_classes))),
+    backbone=dict(
+        cuts=[(1, 0), (2, 0)],
+        lateral_gradient=True,
+        auxiliary=dict(stride=16, head=dict(type='PaddedFCOSHead', num_classes=num_classes)),
+    ),
     roi_head=dict(bbox_head=dict(num_classes=num_classes)),
 )
 

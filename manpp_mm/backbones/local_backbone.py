@@ -9,7 +9,7 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
 from ..arguments import constructor_parameters, refuse_unknown
-from ..local import BlockOutput, Cut, checkpointed, deliver_nothing, local_step, partition
+from ..local import BlockOutput, Cut, checkpointed, deliver_nothing, local_step, partition, rerun
 from ..mode import EXACT, GRADIENTS, LOCAL
 from ..step import Step
 from .ownership import check_family, parameters_of
@@ -50,6 +50,9 @@ class LocalBackbone(TrunkState):
             list with one dict per cut.
         gradient: ``'local'``, or ``'exact'`` without auxiliary networks. ``GradientSwitchHook`` switches a local
             backbone to exact gradients for a stretch of the schedule.
+        lateral_gradient: Whether the task's gradient trains the last unit of each stage whose map neck and heads take
+            from a block before the last. The map stays cut off from everything before that unit, which is checkpointed.
+            Without it, neck and heads train on maps that only local losses have shaped. (Specific to this project.)
         memory_budget: With ``local_blocks='auto'``, the size to plan for, such as ``'6GiB'``; None plans for about the
             lowest need.
         with_cp: Whether to checkpoint each unit, non-reentrant, even if the parent backbone has no such argument.
@@ -80,6 +83,7 @@ class LocalBackbone(TrunkState):
         cuts: Sequence[Cut] | None = None,
         auxiliary: 'Mapping | Sequence[Mapping] | None' = None,
         gradient: str = LOCAL.backbone,
+        lateral_gradient: bool = False,
         memory_budget: str | None = None,
         with_cp: bool = False,
         **kwargs: Any,
@@ -118,6 +122,7 @@ class LocalBackbone(TrunkState):
         self.units_checkpointed = with_cp or bool(reentrant)
         for module in reentrant:
             module.with_cp = False
+        self.lateral_gradient = lateral_gradient
         self.gradient = gradient
         """The current kind of gradient, ``'local'`` or ``'exact'``."""
         if gradient == LOCAL.backbone and self.cuts:
@@ -197,7 +202,7 @@ class LocalBackbone(TrunkState):
 
         Returns:
             The feature maps at ``out_indices``. In block-local training, those of all blocks but the last are
-            detached.
+            detached, with ``lateral_gradient`` before the last unit of their stage.
 
         Raises:
             RuntimeError: There are no targets (``LocalLearningHook`` is missing), or this is the second call in one
@@ -218,19 +223,25 @@ class LocalBackbone(TrunkState):
         if blocks:
             step = self._own_step()
             for index, (block, network) in enumerate(zip(blocks, self.auxiliary, strict=True)):
+                inputs: dict[int, Tensor] | None = {} if self.lateral_gradient else None
                 result = local_step(
-                    partial(self.run_block, block, first=index == 0),
+                    partial(self.run_block, block, first=index == 0, inputs=inputs),
                     partial(self._local_loss, block, network, step, images),
                     x,
                     block.local_parameters,
                     step.scale,
                 )
+                features |= result.output.features | self._lateral_maps(block, inputs or {})
                 _forget_casts(x)
                 x = result.output.x
-                features |= result.output.features
                 step.add(index, result)
             step.shared.clear()  # free it before neck and heads run
         return features | self.run_block(last, x, first=not blocks).features
+
+    def _lateral_maps(self, block: Block, inputs: Mapping[int, Tensor]) -> dict[int, Tensor]:
+        """Return the maps of a block whose last unit the task trains, from the inputs of these units."""
+        ends = {unit.output: unit.module for unit in block.units if unit.output is not None}
+        return {stage: rerun(ends[stage], x) for stage, x in inputs.items() if _trains([ends[stage]])}
 
     def _local_loss(self, block: Block, network: nn.Module, step: Step, images: Tensor, x: Tensor) -> Mapping[str, Any]:
         if not block.checked:

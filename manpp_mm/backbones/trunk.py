@@ -144,14 +144,22 @@ class Trunk(Parent):
         pairs = zip(self.auxiliary, self.copied_units(), strict=True)
         return [pair for network, units in pairs for pair in network.branches.momentum_pairs(units)]
 
-    def run_block(self, block: Block, x: Tensor, first: bool) -> BlockOutput:
-        """Run a block on the output of the previous block, or on images if it is the first."""
-        return self.run_units(block.units, self.run_stem(x) if first and not self.stem_is_block else x)
+    def run_block(self, block: Block, x: Tensor, first: bool, inputs: 'dict[int, Tensor] | None' = None) -> BlockOutput:
+        """Run a block on the output of the previous block, or on images if it is the first; see :meth:`run_units`."""
+        return self.run_units(block.units, self.run_stem(x) if first and not self.stem_is_block else x, inputs)
 
-    def run_units(self, units: Sequence[Unit], x: Tensor) -> BlockOutput:
-        """Run units in sequence; the maps are ``x`` at the ends of stages."""
+    def run_units(self, units: Sequence[Unit], x: Tensor, inputs: 'dict[int, Tensor] | None' = None) -> BlockOutput:
+        """Run units in sequence; the maps are ``x`` at the ends of stages.
+
+        Args:
+            units: The units.
+            x: The input of the first one.
+            inputs: Receives the detached input of the unit that ends a stage, by stage; None keeps none.
+        """
         features = {}
         for unit in units:
+            if inputs is not None and unit.output is not None:
+                inputs[unit.output] = x.detach()
             x = checkpointed(unit.module, x) if self.units_checkpointed else unit.module(x)
             if unit.output is not None:
                 features[unit.output] = x

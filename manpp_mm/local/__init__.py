@@ -1,7 +1,7 @@
 """The learning rule of block-local training. It imports only torch."""
 
 from .branches import Branches, update_momentum_branches
-from .checkpoint import checkpointed
+from .checkpoint import checkpointed, rerun
 from .gradient import BlockOutput, LocalGradients, LocalStep, deliver, deliver_nothing, early_loss, local_step
 from .partition import Cut, partition
 
@@ -17,5 +17,6 @@ __all__ = [
     'early_loss',
     'local_step',
     'partition',
+    'rerun',
     'update_momentum_branches',
 ]

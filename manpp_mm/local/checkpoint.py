@@ -32,6 +32,16 @@ def checkpointed(function: Callable[..., Any], *args: Any, modules: 'Iterable[nn
     return checkpoint(function, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), _BuffersKept(held)))
 
 
+def rerun(module: nn.Module, x: Tensor) -> Tensor:
+    """Run a module once more in a step in which it has already run, and keep only its argument for backward.
+
+    Neither this run nor the recomputation changes the module's buffers. Dropout draws anew.
+    """
+    return checkpoint(
+        module, x, use_reentrant=False, context_fn=lambda: (_BuffersKept([module]), _BuffersKept([module]))
+    )
+
+
 class _BuffersKept:
     """Replaces the modules' buffers by stand-ins while the context is active, then restores the buffers.
 

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from helpers import (
@@ -8,6 +10,7 @@ from helpers import (
     check_parity,
     detection_batch,
     detector_config,
+    gradients,
 )
 from mmdet.models import ResNet
 
@@ -20,6 +23,30 @@ def test_gradients_equal_the_naive_sum(backbone):
     model = build(detector_config(**backbone)).double()
     data = detection_batch(model)
     check_parity(model, data)
+
+
+@pytest.mark.parametrize(
+    'backbone', [{}, dict(frozen_stages=1), dict(norm_eval=False), dict(with_cp=True), dict(cuts=[(0, 0), (2, 0)])]
+)
+def test_the_task_trains_the_unit_before_each_lateral(backbone):
+    model = build(detector_config(lateral_gradient=True, **backbone)).double()
+    check_parity(model, detection_batch(model))
+
+
+def test_the_laterals_gradient_ends_at_the_last_unit_of_the_stage():
+    model = build(detector_config(norm_eval=False)).double()
+    start, data, found = copy.deepcopy(model.state_dict()), detection_batch(model), {}
+    for lateral in (False, True):
+        model.load_state_dict(start)
+        model.zero_grad()
+        model.backbone.lateral_gradient = lateral
+        torch.manual_seed(0)
+        model.parse_losses(model(**data, mode='loss'))[0].backward()
+        found[lateral] = gradients(model.backbone), {name: b.clone() for name, b in model.backbone.named_buffers()}
+    received = {name: g for name, g in found[False][0].items() if g is not None}
+    changed = {name for name, g in received.items() if not torch.equal(g, found[True][0][name])}
+    assert {name.rsplit('.', 2)[0] for name in changed} == {'layer1.1', 'layer2.1', 'layer3.1'}
+    assert all(torch.equal(b, found[True][1][name]) for name, b in found[False][1].items())
 
 
 def test_logged_loss_is_the_sum_of_the_logged_losses():

@@ -65,6 +65,12 @@ def test_gradients_equal_the_naive_sum(task, name):
     assert bool(dropped) == bool(model.backbone.cuts)  # branches keep their unit's
 
 
+@pytest.mark.parametrize('task', TASKS)
+def test_the_task_trains_the_unit_before_each_lateral(task):
+    # The unit that runs again would draw another path.
+    check_parity(*model_of(task, lateral_gradient=True, drop_path_rate=0.0))
+
+
 @pytest.mark.parametrize('name', OPTIONS)
 @pytest.mark.parametrize('task', TASKS)
 def test_exact_gradients_are_end_to_end_trainings(task, name):
