@@ -81,6 +81,10 @@ class LocalBackbone(TrunkState):
         auxiliary: 'Mapping | Sequence[Mapping] | None' = None,
         gradient: str = LOCAL.backbone,
         memory_budget: str | None = None,
+        overlap: bool = False,
+        neck_gradient: bool = False,
+        preserve: float = 0.0,
+        warm: int = 0,
         with_cp: bool = False,
         **kwargs: Any,
     ) -> None:
@@ -95,6 +99,9 @@ class LocalBackbone(TrunkState):
         if with_cp and 'with_cp' in constructor_parameters(self.plain):
             kwargs['with_cp'] = True
         super().__init__(*args, **kwargs)
+        self.overlap, self.neck_gradient, self.preserve, self.warm = overlap, neck_gradient, preserve, warm
+        self.count = 0
+        self._original = []
         self.auxiliary = ModuleList()
         self.step: Step | None = None
         """The state of the current training forward, None outside of one."""
@@ -218,19 +225,57 @@ class LocalBackbone(TrunkState):
         if blocks:
             step = self._own_step()
             for index, (block, network) in enumerate(zip(blocks, self.auxiliary, strict=True)):
-                result = local_step(
-                    partial(self.run_block, block, first=index == 0),
-                    partial(self._local_loss, block, network, step, images),
-                    x,
-                    block.local_parameters,
-                    step.scale,
-                )
+                run = partial(self.run_block, block, first=index == 0)
+                begin, parameters = x, block.local_parameters
+                if self.overlap and index:
+                    run = partial(self._two, blocks[index - 1], block, index == 1)
+                    begin = before
+                    parameters = [*blocks[index - 1].parameters, *block.local_parameters]
+                loss = partial(self._local_loss, block, network, step, images)
+                if self.preserve or self.warm:
+                    loss = partial(self._preserving, index, block, loss, x)
+                result = local_step(run, loss, begin, parameters, step.scale)
+                before = x
                 _forget_casts(x)
                 x = result.output.x
                 features |= result.output.features
+                if self.neck_gradient:
+                    for unit in block.units:
+                        if unit.output is not None:
+                            features[unit.output] = checkpointed(unit.module, self._inputs[unit.output])
                 step.add(index, result)
             step.shared.clear()  # free it before neck and heads run
+            self.count += 1
+            if self.overlap:
+                found = self._two(blocks[-1], last, len(blocks) == 1, before)
+                return features | found.features
         return features | self.run_block(last, x, first=not blocks).features
+
+    def _two(self, first, second, is_first, x):
+        from ..local.checkpoint import _BuffersKept
+        with _BuffersKept(first.modules):
+            y = self.run_block(first, x, first=is_first).x
+        return self.run_block(second, y, first=False)
+
+    def _preserving(self, index, block, loss, block_input, x):
+        import copy
+        found = dict(loss(x))
+        factor = min(1.0, (self.count + 1) / self.warm) if self.warm else 1.0
+        if factor < 1:
+            found = {k: ([i * factor for i in v] if isinstance(v, (list, tuple)) else v * factor) if 'loss' in k else v
+                     for k, v in found.items()}
+        if self.preserve:
+            if len(self._original) <= index:
+                self._original.append([copy.deepcopy(u.module) for u in block.units]
+                                      + ([copy.deepcopy(self)] if index == 0 else []))
+            with torch.no_grad():
+                y = block_input
+                if index == 0:
+                    y = self._original[0][-1].run_stem(y)
+                for module in self._original[index][: len(block.units)]:
+                    y = module(y)
+            found['loss_preserve'] = self.preserve * (x - y).square().mean() / y.square().mean()
+        return found
 
     def _local_loss(self, block: Block, network: nn.Module, step: Step, images: Tensor, x: Tensor) -> Mapping[str, Any]:
         if not block.checked:

@@ -151,7 +151,10 @@ class Trunk(Parent):
     def run_units(self, units: Sequence[Unit], x: Tensor) -> BlockOutput:
         """Run units in sequence; the maps are ``x`` at the ends of stages."""
         features = {}
+        self._inputs = {}
         for unit in units:
+            if unit.output is not None:
+                self._inputs[unit.output] = x.detach()
             x = checkpointed(unit.module, x) if self.units_checkpointed else unit.module(x)
             if unit.output is not None:
                 features[unit.output] = x

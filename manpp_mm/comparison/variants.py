@@ -66,7 +66,7 @@ def parse_variant(name: str) -> Variant:
     assert labelled is not None  # it matches any text
     label, definition = labelled.groups()
     head, *options = definition.split('+')
-    match = re.fullmatch(rf'({"|".join(KINDS)})(?:_k(\d+))?(?:_exact_(start|end))?', head)
+    match = re.fullmatch(rf'({"|".join(KINDS)})(?:_k(\d+))?(?:_exact_(start|end|every\d+))?', head)
     if match is None or (match[1] in _PLAIN and head != match[1]) or not all('=' in option for option in options):
         raise ValueError(
             f'{name!r} is not a variant: use one of {", ".join(KINDS)}. Local ones take _k4 for four blocks, '
@@ -111,6 +111,8 @@ def variant_config(config: Config, variant: Variant, stretch: float) -> Config:
             hooks.append(dict(type=GradientSwitchHook.__name__, begin=0.0, end=stretch))
         elif variant.exact == 'end':
             hooks.append(dict(type=GradientSwitchHook.__name__, begin=1 - stretch, end=1.0))
+        elif variant.exact:
+            hooks.append(dict(type=GradientSwitchHook.__name__, every=int(variant.exact[5:])))
     else:
         frozen = None if variant.kind == str(END_TO_END) else stages_to_freeze(config, variant.kind)
         config = without_local(config)

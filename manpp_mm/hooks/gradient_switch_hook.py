@@ -40,7 +40,7 @@ class GradientSwitchHook(ModelHook):
     priority = 'NORMAL'
     local_only = True
 
-    def __init__(self, begin: 'int | float' = 0, end: 'int | float | None' = None, by_epoch: bool = True) -> None:
+    def __init__(self, begin: 'int | float' = 0, end: 'int | float | None' = None, by_epoch: bool = True, every: int = 1) -> None:
         for name, value in (('begin', begin), ('end', end)):
             if not _is_time(value) and (name, value) != ('end', None):
                 raise ValueError(
@@ -50,6 +50,7 @@ class GradientSwitchHook(ModelHook):
         self.begin = begin
         self.end = end
         self.by_epoch = by_epoch
+        self.every = every
         self._stretch = range(0)
         if end is not None and type(begin) is type(end):
             self._check_order(begin, end)
@@ -113,6 +114,12 @@ class GradientSwitchHook(ModelHook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: 'dict | None' = None) -> None:
         """Switch at the start and the end of the stretch."""
         gradient = (EXACT if runner.iter in self._stretch else LOCAL).backbone
+        if self.every > 1:
+            if runner.iter in self._stretch and (runner.iter - self._stretch.start) % self.every:
+                gradient = LOCAL.backbone
+            if self._backbone.gradient != gradient:
+                self._backbone.switch_gradient(gradient)
+            return
         if self._backbone.gradient != gradient:
             self._backbone.switch_gradient(gradient)
             for name in [name for name in runner.message_hub.log_scalars if _BLOCK_SCALAR.match(name)]:
