@@ -38,7 +38,6 @@ retina_head = dict(
 projection = dict(out_channels=256, act_cfg=dict(type='ReLU'))
 model = dict(backbone=_base_.manpp_backbone)
 model['backbone'] |= dict(
-    lateral_gradient=False,
     frozen_stages=-1,
     norm_eval=False,
     init_cfg=None,

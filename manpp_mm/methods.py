@@ -196,6 +196,7 @@ def _make_local(config: Config, twin: type[LocalBackbone], way: Way, was_local: 
     else:
         backbone['gradient'] = EXACT.backbone
         backbone.pop('auxiliary', None)
+        backbone.pop('lateral_gradient', None)
     if not was_local:
         fragment = fragment_of(twin)
         prefix = f'{twin.auxiliary_type.registry.scope}.' if '.' in str(backbone.type) else ''

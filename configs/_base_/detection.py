@@ -10,14 +10,12 @@
 _base_ = './local_learning.py'
 
 # Cuts before the last unit of layer2 and of layer3 of a ResNet-50, local losses at strides 8 and 16. Measured with
-# tools/benchmark.py: docs/performance.md.
+# tools/benchmark.py: docs/performance.md. faster_rcnn_r50_manpp_lean_coco.py has the cheapest ones; they cost
+# accuracy on small objects (docs/ablations.md).
 manpp_backbone = dict(
     type='LocalResNet',
     cuts=[(1, 2), (2, 4)],
     local_blocks=None,
-    # Neck and heads train the last unit of the stages whose maps they take from earlier blocks. It closed the gap to
-    # end-to-end training on small objects (docs/results.md).
-    lateral_gradient=True,
     auxiliary=dict(
         projection=dict(out_channels=128),
         # FCOSHead with a loss that does not wait for the GPU. Center sampling gives a small object about as many

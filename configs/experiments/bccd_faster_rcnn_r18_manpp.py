@@ -8,7 +8,6 @@ model = dict(backbone=_base_.manpp_backbone, roi_head=dict(bbox_head=dict(num_cl
 # the task. On two seeds that closed most of the gap (docs/ablations.md).
 model['backbone'] |= dict(
     cuts=[(1, 0)],
-    lateral_gradient=False,  # as in docs/ablations.md
     auxiliary=dict(
         projection=dict(out_channels=64),
         head=dict(type='FCOSHead', num_classes=3, feat_channels=64, stacked_convs=1, center_sampling=True),

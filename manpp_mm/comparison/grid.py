@@ -23,7 +23,7 @@ from ..mode import END_TO_END, FROZEN
 from .variants import Variant, parse_variant, variant_config
 
 _METRICS = ('coco/bbox_mAP', 'mIoU', 'accuracy/top1')
-_LOCAL_KEYS = ('cuts', 'local_blocks', 'gradient', 'auxiliary')
+_LOCAL_KEYS = ('cuts', 'local_blocks', 'gradient', 'lateral_gradient', 'auxiliary')
 
 
 @dataclass(frozen=True)
@@ -176,8 +176,11 @@ def _modes(config: Config, variant: Variant) -> list[str]:
 
 
 def _digest(config: Config) -> str:
-    """Return a digest of everything that a result depends on, which excludes its folder."""
-    kept = {key: value for key, value in config.to_dict().items() if key != 'work_dir'}
+    """Return a digest of everything that a result depends on.
+
+    This excludes its folder and the variables of ``configs/_base_/``, which act only where a config places them.
+    """
+    kept = {key: value for key, value in config.to_dict().items() if key != 'work_dir' and key[:6] != 'manpp_'}
     return hashlib.sha256(Config(kept).pretty_text.encode()).hexdigest()[:16]
 
 

@@ -40,7 +40,8 @@ class LocalProfile:
             )
         init_default_scope(config.get('default_scope', 'mmengine'))
         self.cuts = trained_units(config)
-        config.model.backbone = with_cuts(backbone, self.cuts[:-1])
+        # A unit that runs again would be marked twice. The plan ignores it; the prediction of its peak does not.
+        config.model.backbone = with_cuts(backbone, self.cuts[:-1]) | dict(lateral_gradient=False)
         probe = probe or small_probe(config)
         step = probing_step(config, LOCAL.with_units_checkpointed(bool(backbone.get('with_cp'))), probe, amp)
         model = step.model

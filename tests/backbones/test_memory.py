@@ -1,11 +1,13 @@
+import pytest
 from helpers import build, cut_point, detection_batch, detector_config
 from torch.utils._pytree import tree_leaves
 
 from manpp_mm.memory import LiveBytes, measure
 
 
-def test_no_tensor_of_a_blocks_graph_is_alive_when_the_next_block_starts():
-    model = build(detector_config())
+@pytest.mark.parametrize('lateral', [False, True])
+def test_no_tensor_of_a_blocks_graph_is_alive_when_the_next_block_starts(lateral):
+    model = build(detector_config(lateral_gradient=lateral))
     backbone, data = model.backbone, detection_batch(model, size=128)
     entries, features, left = [], [], []
 
@@ -21,7 +23,10 @@ def test_no_tensor_of_a_blocks_graph_is_alive_when_the_next_block_starts():
     for cut in ((2, 0), (3, 0)):
         cut_point(backbone, cut)[0].register_forward_pre_hook(enter)
     for end in ((0, 1), (1, 1), (2, 1)):
-        cut_point(backbone, end)[0].register_forward_hook(lambda module, args, output: features.append(output.detach()))
+        module = cut_point(backbone, end)[0]
+        module.register_forward_hook(lambda module, args, output: features.append(output.detach()))
+        if lateral:  # kept, because backward runs the unit again
+            module.register_forward_pre_hook(lambda module, args: features.append(args[0].detach()))
     kept = [*model.parameters(), *model.buffers(), data['inputs']]
     with LiveBytes(exclude=kept) as live:
         model.neck.register_forward_pre_hook(lambda *_: left.append(dict(backbone.step.shared)))

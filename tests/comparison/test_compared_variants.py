@@ -15,6 +15,7 @@ from manpp_mm.hooks import GradientSwitchHook
 FROZEN = ('frozen', 'front_frozen')
 LOCAL = ('manpp', 'man', 'dgl', 'learnable', 'momentum', 'manpp_k3', 'manpp_exact_start', 'dgl_exact_end')
 STATED = {f'model.backbone.{key}' for key in ('type', 'local_blocks', 'cuts', 'auxiliary', 'gradient', 'memory_budget')}
+STATED.add('model.backbone.lateral_gradient')
 STATED |= {'custom_hooks', 'experiment_name', 'default_hooks.scalars', 'default_hooks.scalars.type'}
 
 
@@ -36,6 +37,7 @@ def test_stated_keys_alone_differ(tmp_path, make, name):
     base.custom_hooks = [*base.custom_hooks, dict(type='ReproducibleHook')]
     base.default_hooks.scalars = dict(type='LocalScalarsHook')
     base.env_cfg = dict(cudnn_benchmark=True)
+    base.model.backbone.lateral_gradient = True
     before = base.pretty_text
     whole, own = (cell_config(base, Cell(parse_variant(v), 3), 0.25) for v in ('end_to_end', name))
     assert base.pretty_text == before

@@ -66,16 +66,16 @@ def _one_thread():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('unused', [False, True])
-def test_detector(tmp_path, unused):
-    config = detector(tmp_path)
+@pytest.mark.parametrize(('unused', 'lateral'), [(False, False), (True, True)])
+def test_detector(tmp_path, unused, lateral):
+    config = detector(tmp_path, lateral_gradient=lateral)
     config.find_unused_parameters = unused
     check(config, train(config, tmp_path))
 
 
 @pytest.mark.slow
 def test_a_static_graph(tmp_path):
-    config = detector(tmp_path)
+    config = detector(tmp_path, lateral_gradient=True)
     config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', static_graph=True, broadcast_buffers=False)
     check(config, train(config, tmp_path))
 

@@ -92,8 +92,9 @@ def test_checkpointed_units(tmp_path, norm_eval):
     check(detector(tmp_path, with_cp=True, norm_eval=norm_eval), 3)
 
 
-def test_live_batch_norm(tmp_path):
-    check(detector(tmp_path, norm_eval=False), 2)
+@pytest.mark.parametrize('lateral', [False, True])
+def test_live_batch_norm(tmp_path, lateral):
+    check(detector(tmp_path, norm_eval=False, lateral_gradient=lateral), 2)
 
 
 @pytest.mark.parametrize('with_cp', [False, True])
