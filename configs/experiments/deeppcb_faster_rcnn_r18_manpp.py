@@ -8,7 +8,7 @@ model = dict(
     backbone=dict(
         cuts=[(1, 0), (2, 0)],
         lateral_gradient=True,
-        auxiliary=dict(stride=16, head=dict(type='PaddedFCOSHead', num_classes=num_classes)),
+        auxiliary=dict(stride=None, head=dict(type='PaddedFCOSHead', num_classes=num_classes)),
     ),
     roi_head=dict(bbox_head=dict(num_classes=num_classes)),
 )

@@ -228,7 +228,7 @@ class LocalBackbone(TrunkState):
                     partial(self.run_block, block, first=index == 0, inputs=inputs),
                     partial(self._local_loss, block, network, step, images),
                     x,
-                    block.local_parameters,
+                    self._own_parameters(block),
                     step.scale,
                 )
                 features |= result.output.features | self._lateral_maps(block, inputs or {})
@@ -237,6 +237,12 @@ class LocalBackbone(TrunkState):
                 step.add(index, result)
             step.shared.clear()  # free it before neck and heads run
         return features | self.run_block(last, x, first=not blocks).features
+
+    def _own_parameters(self, block):
+        if self.lateral_gradient != 'own':
+            return block.local_parameters
+        taken = {p for unit in block.units if unit.output is not None for p in unit.module.parameters()}
+        return [p for p in block.local_parameters if p not in taken]
 
     def _lateral_maps(self, block: Block, inputs: Mapping[int, Tensor]) -> dict[int, Tensor]:
         """Return the maps of a block whose last unit the task trains, from the inputs of these units."""
