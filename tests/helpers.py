@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import isqrt
+from typing import Any
 
 import pytest
 import torch
@@ -233,7 +234,9 @@ def naive_loss(model: nn.Module, data: dict) -> tuple[Tensor, dict[str, Tensor]]
     again: dict[int, Callable[[], Tensor]] = {}
     if backbone.lateral_gradient:
         for stage in before_last:
-            handles.append(cut_point(backbone, ends[stage])[0].register_forward_pre_hook(_again(again, stage)))
+            module = cut_point(backbone, ends[stage])[0]
+            handles.append(module.register_forward_pre_hook(_again(again, stage)))
+            handles.append(_Untaught(module))
 
     def detached(stage: int, out: Tensor) -> Tensor:
         return again[stage]() if backbone.lateral_gradient else out.detach()
@@ -259,6 +262,27 @@ def naive_loss(model: nn.Module, data: dict) -> tuple[Tensor, dict[str, Tensor]]
     return total + sum(value for name, value in local.items() if 'loss' in name), local
 
 
+class _Untaught:
+    """Hides a module's parameters from the gradients that pass through its calls, until it is removed."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        module.forward = self
+
+    def __call__(self, *args: Any) -> Any:
+        owners = [(m, name, p) for m in self.module.modules() for name, p in m._parameters.items() if p is not None]
+        for owner, name, parameter in owners:
+            owner._parameters[name] = parameter.detach()
+        try:
+            return type(self.module).forward(self.module, *args)
+        finally:
+            for owner, name, parameter in owners:
+                owner._parameters[name] = parameter
+
+    def remove(self) -> None:
+        del self.module.forward
+
+
 def _again(again: dict[int, Callable[[], Tensor]], stage: int) -> Callable:
     """A forward pre-hook that keeps how to run its module once more, on a detached input and with its buffers kept."""
 
@@ -266,7 +290,7 @@ def _again(again: dict[int, Callable[[], Tensor]], stage: int) -> Callable:
         def run() -> Tensor:
             del again[stage]  # without it, this run would be kept too
             buffers = {name: b.clone() for name, b in module.named_buffers()}
-            out = module.forward(args[0].detach(), *args[1:])
+            out = type(module).forward(module, args[0].detach(), *args[1:])
             for name, b in module.named_buffers():
                 b.data.copy_(buffers[name])  # unseen by autograd, which may have saved it
             return out[0] if isinstance(out, tuple) else out

@@ -50,9 +50,10 @@ class LocalBackbone(TrunkState):
             list with one dict per cut.
         gradient: ``'local'``, or ``'exact'`` without auxiliary networks. ``GradientSwitchHook`` switches a local
             backbone to exact gradients for a stretch of the schedule.
-        lateral_gradient: Whether the task's gradient trains the last unit of each stage whose map neck and heads take
-            from a block before the last. The map stays cut off from everything before that unit, which is checkpointed.
-            Without it, neck and heads train on maps that only local losses have shaped. (Specific to this project.)
+        lateral_gradient: Whether the task trains the last unit of each stage whose map neck and heads take from a block
+            before the last. Such a unit runs once more on its detached input, checkpointed; the local loss passes
+            through it and trains the units before it. Without it, neck and heads train on maps that only local losses
+            have shaped. (Specific to this project.)
         memory_budget: With ``local_blocks='auto'``, the size to plan for, such as ``'6GiB'``; None plans for about the
             lowest need.
         with_cp: Whether to checkpoint each unit, non-reentrant, even if the parent backbone has no such argument.

@@ -22,7 +22,7 @@ class Block:
         units: Its units.
         modules: The modules with its buffers: those of the units, and of the stem for the first block.
         parameters: Its parameters, whether they train or not.
-        local_parameters: Its parameters and those of its auxiliary network.
+        local_parameters: Its parameters and those of its auxiliary network, without units that the task trains.
         checked: Whether channels and stride of its output were checked against its last unit.
     """
 
@@ -40,6 +40,7 @@ class Trunk(Parent):
     cuts: list[Cut]
     out_indices: Sequence[int]
     units_checkpointed: bool
+    lateral_gradient: bool
     stem_is_block = False
     """Whether the stem is a separate local block, and comes before the units in the row."""
 
@@ -128,10 +129,10 @@ class Trunk(Parent):
                 if index == 0 and not self.stem_is_block:
                     parts = [*self.stem_parts(), *parts]
                 modules = [part for part in parts if isinstance(part, nn.Module)]
-                networks = self.auxiliary[index : index + 1]
-                self._blocks.append(
-                    Block(units[a:b], modules, parameters_of(parts), parameters_of([*parts, *networks]))
-                )
+                by_task = {id(u.module) for u in units[a:b] if self.lateral_gradient and u.output is not None}
+                by_loss = [part for part in parts if id(part) not in by_task]
+                by_loss += self.auxiliary[index : index + 1]
+                self._blocks.append(Block(units[a:b], modules, parameters_of(parts), parameters_of(by_loss)))
         return self._blocks
 
     def copied_units(self) -> list[list[nn.Module]]:
