@@ -145,7 +145,8 @@ def _sees_detached(heads: 'nn.Module | None', backbone: LocalBackbone) -> bool:
     *blocks, last = [[u.output for u in block.units if u.output is not None] for block in backbone.blocks()]
     detached = [True for maps in blocks for _ in maps] + [False for _ in last]
     for head in heads if isinstance(heads, nn.ModuleList) else [heads] if heads is not None else []:
-        places = head.in_index if isinstance(head.in_index, Sequence) else [head.in_index]
+        index: Any = head.in_index
+        places = index if isinstance(index, Sequence) else [index]
         if all(detached[place] for place in places):
             return True
     return False
