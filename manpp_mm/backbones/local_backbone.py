@@ -224,25 +224,21 @@ class LocalBackbone(TrunkState):
         if blocks:
             step = self._own_step()
             for index, (block, network) in enumerate(zip(blocks, self.auxiliary, strict=True)):
-                inputs: dict[int, Tensor] | None = {} if self.lateral_gradient else None
+                inputs: dict[int, Tensor] = {}
                 result = local_step(
-                    partial(self.run_block, block, first=index == 0, inputs=inputs),
+                    partial(self.run_block, block, first=index == 0, inputs=inputs if block.laterals else None),
                     partial(self._local_loss, block, network, step, images),
                     x,
                     block.local_parameters,
                     step.scale,
                 )
-                features |= result.output.features | self._lateral_maps(block, inputs or {})
+                features |= result.output.features
+                features |= {stage: rerun(unit, inputs[stage]) for stage, unit in block.laterals.items()}
                 _forget_casts(x)
                 x = result.output.x
                 step.add(index, result)
             step.shared.clear()  # free it before neck and heads run
         return features | self.run_block(last, x, first=not blocks).features
-
-    def _lateral_maps(self, block: Block, inputs: Mapping[int, Tensor]) -> dict[int, Tensor]:
-        """Return the maps of a block whose last unit the task trains, from the inputs of these units."""
-        ends = {unit.output: unit.module for unit in block.units if unit.output is not None}
-        return {stage: rerun(ends[stage], x) for stage, x in inputs.items() if _trains([ends[stage]])}
 
     def _local_loss(self, block: Block, network: nn.Module, step: Step, images: Tensor, x: Tensor) -> Mapping[str, Any]:
         if not block.checked:

@@ -22,7 +22,8 @@ class Block:
         units: Its units.
         modules: The modules with its buffers: those of the units, and of the stem for the first block.
         parameters: Its parameters, whether they train or not.
-        local_parameters: Its parameters and those of its auxiliary network, without units that the task trains.
+        local_parameters: Its parameters and those of its auxiliary network, without those of ``laterals``.
+        laterals: With ``lateral_gradient``, the units at the ends of stages that train, by stage.
         checked: Whether channels and stride of its output were checked against its last unit.
     """
 
@@ -30,6 +31,7 @@ class Block:
     modules: list[nn.Module]
     parameters: list[nn.Parameter]
     local_parameters: list[nn.Parameter]
+    laterals: dict[int, nn.Module]
     checked: bool = False
 
 
@@ -129,10 +131,17 @@ class Trunk(Parent):
                 if index == 0 and not self.stem_is_block:
                     parts = [*self.stem_parts(), *parts]
                 modules = [part for part in parts if isinstance(part, nn.Module)]
-                by_task = {id(u.module) for u in units[a:b] if self.lateral_gradient and u.output is not None}
+                laterals = {
+                    unit.output: unit.module
+                    for unit in units[a:b]
+                    if self.lateral_gradient
+                    and unit.output is not None
+                    and any(p.requires_grad for p in unit.module.parameters())
+                }
+                by_task = {id(module) for module in laterals.values()}
                 by_loss = [part for part in parts if id(part) not in by_task]
                 by_loss += self.auxiliary[index : index + 1]
-                self._blocks.append(Block(units[a:b], modules, parameters_of(parts), parameters_of(by_loss)))
+                self._blocks.append(Block(units[a:b], modules, parameters_of(parts), parameters_of(by_loss), laterals))
         return self._blocks
 
     def copied_units(self) -> list[list[nn.Module]]:

@@ -180,7 +180,8 @@ def _digest(config: Config) -> str:
 
     This excludes its folder and the variables of ``configs/_base_/``, which act only where a config places them.
     """
-    kept = {key: value for key, value in config.to_dict().items() if key != 'work_dir' and key[:6] != 'manpp_'}
+    whole = config.to_dict()
+    kept = {key: value for key, value in whole.items() if key != 'work_dir' and not key.startswith('manpp_')}
     return hashlib.sha256(Config(kept).pretty_text.encode()).hexdigest()[:16]
 
 

@@ -37,9 +37,8 @@ def rerun(module: nn.Module, x: Tensor) -> Tensor:
 
     Neither this run nor the recomputation changes the module's buffers. Dropout draws anew.
     """
-    return checkpoint(
-        module, x, use_reentrant=False, context_fn=lambda: (_BuffersKept([module]), _BuffersKept([module]))
-    )
+    with _BuffersKept([module]):
+        return checkpointed(module, x)
 
 
 class _BuffersKept:
