@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from .local import LocalGradients, LocalStep, deliver
+from .random_numbers import seed_everything
 
 
 @dataclass
@@ -18,6 +19,8 @@ class Step:
     Attributes:
         targets: The batch's targets for the auxiliary heads' ``loss``: a list of data samples.
         scale: The loss scaler's factor, 1 without a loss scaler.
+        seed: Numbers from which, together with the block's, the generators are seeded before each block; None leaves
+            them.
         losses: The local losses, detached, under their logged names such as ``block0.loss_cls``.
         gradients: The gradients of each local block, held until backward.
         shared: Values derived from the targets that the auxiliary networks share.
@@ -26,10 +29,16 @@ class Step:
 
     targets: Any
     scale: 'float | Tensor' = 1.0
+    seed: tuple[int, ...] | None = None
     losses: dict[str, Tensor] = field(default_factory=dict)
     gradients: list[LocalGradients] = field(default_factory=list)
     shared: dict[Any, Any] = field(default_factory=dict)
     ran: bool = False
+
+    def start_block(self, block: int) -> None:
+        """Seed the generators for a block."""
+        if self.seed is not None:
+            seed_everything(*self.seed, block)
 
     def add(self, block: int, result: LocalStep) -> None:
         """Store a block's losses and gradients."""

@@ -103,6 +103,10 @@ class LocalBackbone(TrunkState):
         self.auxiliary = ModuleList()
         self.step: Step | None = None
         """The state of the current training forward, None outside of one."""
+        self.share: range | None = None
+        """The numbers of the blocks that this process trains, None for all."""
+        self.received: BlockOutput | None = None
+        """During a forward of the last blocks alone: the output of the blocks before ``share``."""
         self.train(self.training)  # some backbones freeze their stages here
         check_family(self, list(self.units()))
         self._stem_trains = _trains(self.stem_parts())
@@ -218,27 +222,46 @@ class LocalBackbone(TrunkState):
 
     def _local_forward(self, images: Tensor) -> dict[int, Tensor]:
         """Train each block but the last immediately; return the stages' maps in the units' layout."""
-        x = images
-        features: dict[int, Tensor] = {}
-        *blocks, last = self.blocks()
-        if blocks:
+        *local, last = range(len(self.blocks()))
+        output = BlockOutput(images, {}) if self.received is None else self.received
+        if local:
             step = self._own_step()
-            for index, (block, network) in enumerate(zip(blocks, self.auxiliary, strict=True)):
-                inputs: dict[int, Tensor] = {}
-                result = local_step(
-                    partial(self.run_block, block, first=index == 0, inputs=inputs if block.laterals else None),
-                    partial(self._local_loss, block, network, step, images),
-                    x,
-                    block.local_parameters,
-                    step.scale,
-                )
-                features |= result.output.features
-                features |= {stage: rerun(unit, inputs[stage]) for stage, unit in block.laterals.items()}
-                _forget_casts(x)
-                x = result.output.x
-                step.add(index, result)
-            step.shared.clear()  # free it before neck and heads run
-        return features | self.run_block(last, x, first=not blocks).features
+            mine = local if self.share is None else [index for index in local if index in self.share]
+            output = self.train_blocks(mine, output, images, step)
+            step.start_block(last)
+        return output.features | self.run_block(self.blocks()[last], output.x, first=not local).features
+
+    def train_blocks(self, numbers: Sequence[int], given: BlockOutput, images: Tensor, step: Step) -> BlockOutput:
+        """Train consecutive local blocks, none of which is the last, immediately.
+
+        Args:
+            numbers: Their numbers.
+            given: The output of the block before them; the images and no maps for the first one.
+            images: The backbone's input (N, 3, H, W).
+            step: Receives losses and gradients.
+
+        Returns:
+            The output of the last of them, with the stages' maps up to there in the units' layout.
+        """
+        x, features = given.x, dict(given.features)
+        for index in numbers:
+            step.start_block(index)
+            block = self.blocks()[index]
+            inputs: dict[int, Tensor] = {}
+            result = local_step(
+                partial(self.run_block, block, first=index == 0, inputs=inputs if block.laterals else None),
+                partial(self._local_loss, block, self.auxiliary[index], step, images),
+                x,
+                block.local_parameters,
+                step.scale,
+            )
+            features |= result.output.features
+            features |= {stage: rerun(unit, inputs[stage]) for stage, unit in block.laterals.items()}
+            _forget_casts(x)
+            x = result.output.x
+            step.add(index, result)
+        step.shared.clear()  # free it before neck and heads run
+        return BlockOutput(x, features)
 
     def _local_loss(self, block: Block, network: nn.Module, step: Step, images: Tensor, x: Tensor) -> Mapping[str, Any]:
         if not block.checked:

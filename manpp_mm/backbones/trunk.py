@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from mmengine.model import ModuleList
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from .ownership import parameters_of
 from .parent import Parent
 from .stem import StemModule
 from .unit import STEM, Layout, Unit
+
+if TYPE_CHECKING:
+    from ..auxiliary.network import AuxiliaryNetwork
 
 
 @dataclass
@@ -43,6 +46,7 @@ class Trunk(Parent):
     out_indices: Sequence[int]
     units_checkpointed: bool
     lateral_gradient: bool
+    share: range | None
     stem_is_block = False
     """Whether the stem is a separate local block, and comes before the units in the row."""
 
@@ -149,9 +153,14 @@ class Trunk(Parent):
         modules = {unit.cut: unit.module for block in self.blocks() for unit in block.units}
         return [[modules[place] for place in network.copied] for network in self.auxiliary]
 
+    def trained_networks(self) -> 'dict[int, tuple[AuxiliaryNetwork, list[nn.Module]]]':
+        """Return the auxiliary networks that this process trains and their copied units, by the number of the block."""
+        pairs = enumerate(zip(self.auxiliary, self.copied_units(), strict=True))
+        return {index: pair for index, pair in pairs if self.share is None or index in self.share}
+
     def momentum_pairs(self) -> list[tuple[nn.Module, nn.Module]]:
-        """Return pairs (copy in a momentum branch, module of the unit that it follows) of all auxiliary networks."""
-        pairs = zip(self.auxiliary, self.copied_units(), strict=True)
+        """Return pairs (copy in a momentum branch, module of the unit that it follows) of the networks that train."""
+        pairs = self.trained_networks().values()
         return [pair for network, units in pairs for pair in network.branches.momentum_pairs(units)]
 
     def run_block(self, block: Block, x: Tensor, first: bool, inputs: 'dict[int, Tensor] | None' = None) -> BlockOutput:

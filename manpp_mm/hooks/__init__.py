@@ -1,6 +1,7 @@
 """Hooks that add block-local training to MMEngine's Runner."""
 
 from .atomic_checkpoint_hook import AtomicCheckpointHook
+from .block_clip_hook import BlockClipHook
 from .checkpoint_modules_hook import CheckpointModulesHook
 from .early_loss_hook import EarlyLossHook
 from .finite_loss_hook import FiniteLossHook
@@ -12,6 +13,7 @@ from .reproducible_hook import ReproducibleHook
 
 __all__ = [
     'AtomicCheckpointHook',
+    'BlockClipHook',
     'CheckpointModulesHook',
     'EarlyLossHook',
     'FiniteLossHook',

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 from ..backbones import LocalBackbone, find_local_backbone, unwrapped
 from ..backbones.summary import block_table
 from ..checkpoint_file import trained_config
+from ..random_numbers import kept_generators
 from ..step import Step
 from .changed_keys import changed_keys
 from .model_hook import Handle, ModelHook, Optimizers
@@ -41,6 +43,9 @@ class LocalLearningHook(ModelHook):
     Args:
         check_delivery: Whether to check the gradients. Set it to False if part of the backbone should receive no
             gradient.
+        seed_blocks: Whether to seed the random numbers of each block (and of neck and heads, with the last one) from
+            the run's seed, the iteration and the block. They then do not depend on how a training is split over
+            processes.
 
     Example:
         >>> custom_hooks = [dict(type='LocalLearningHook'), dict(type='MomentumHook', momentum=0.995)]
@@ -48,8 +53,10 @@ class LocalLearningHook(ModelHook):
 
     local_only = True
 
-    def __init__(self, check_delivery: bool = True) -> None:
+    def __init__(self, check_delivery: bool = True, seed_blocks: bool = False) -> None:
         self.check_delivery = check_delivery
+        self.seed_blocks = seed_blocks
+        self._forward: _LocalForward | None = None
 
     def before_run(self, runner: Runner) -> None:
         """Undo the changes of an interrupted training; refuse unsupported setups.
@@ -95,6 +102,16 @@ class LocalLearningHook(ModelHook):
             runner.logger.info('The branches of the auxiliary networks were copied from the trunk.')
         super().before_train(runner)
 
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: 'dict | None' = None) -> None:
+        """Choose the seed of the iteration."""
+        if self.seed_blocks and self._forward is not None:
+            self._forward.seed = (runner.seed, runner.iter)
+
+    def remove(self, model: BaseModel) -> None:
+        """Undo the changes of this hook."""
+        super().remove(model)
+        self._forward = None
+
     def changes(self, model: BaseModel, optim_wrapper: 'Optimizers | None') -> Iterator[Handle]:
         """Prepare a model and register hooks around its forward and its optimizer's step.
 
@@ -111,7 +128,7 @@ class LocalLearningHook(ModelHook):
             if network.reconstruction is not None and hasattr(preprocessor, 'mean'):
                 yield _Statistics(network.reconstruction, preprocessor.mean, preprocessor.std)
         backbone.forget_blocks()
-        forward = _LocalForward(model, backbone, getattr(wrapper, 'loss_scaler', None))
+        self._forward = forward = _LocalForward(model, backbone, getattr(wrapper, 'loss_scaler', None))
         yield forward
         yield model.register_forward_pre_hook(forward.begin, with_kwargs=True)
         yield model.register_forward_hook(forward.end, always_call=True)
@@ -158,18 +175,22 @@ class _LocalForward:
     def __init__(self, model: BaseModel, backbone: LocalBackbone, loss_scaler: 'torch.amp.GradScaler | None') -> None:
         self.backbone = backbone
         self.loss_scaler = loss_scaler
+        self.seed: tuple[int, ...] | None = None
+        self._generators = ExitStack()
         self.signature = inspect.signature(model.forward)
         self.device = next(model.parameters()).device
 
     def begin(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
         call = self.signature.bind(*args, **kwargs).arguments
-        self.backbone.end()  # an aborted forward may have left its step
+        self.remove()  # an aborted forward may have left its step
         if call.get('mode') == 'loss':
-            self.backbone.begin(Step(call.get('data_samples'), loss_scale(self.loss_scaler, self.device)))
+            if self.seed is not None:
+                self._generators.enter_context(kept_generators())
+            self.backbone.begin(Step(call.get('data_samples'), loss_scale(self.loss_scaler, self.device), self.seed))
 
     def end(self, model: nn.Module, args: tuple, output: Any) -> 'dict | None':
         step = self.backbone.step
-        self.backbone.end()
+        self.remove()
         if step is None or not isinstance(output, dict):
             return None
         if step.ran:
@@ -178,8 +199,9 @@ class _LocalForward:
         return None if zero is None else _with_zero(output, zero)
 
     def remove(self) -> None:
-        """Drop the step of an aborted forward."""
+        """Drop the step of a forward."""
         self.backbone.end()
+        self._generators.close()
 
 
 class _Statistics:

@@ -36,7 +36,7 @@ def local_scalars(model: torch.nn.Module) -> dict[str, float]:
     """Return the scaling biases and momentum distances of a model by their logged names."""
     backbone = find_local_backbone(model)
     scalars = {}
-    for block, (network, units) in enumerate(zip(backbone.auxiliary, backbone.copied_units(), strict=True)):
+    for block, (network, units) in backbone.trained_networks().items():
         if network.branches.scaling is not None:
             scalars[f'block{block}.scaling'] = float(network.branches.scaling)
         if network.branches.momentum is not None:

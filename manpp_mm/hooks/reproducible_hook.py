@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
 
-import numpy as np
 from mmengine.dist import get_rank
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner, set_random_seed
+from mmengine.runner import Runner
 
+from ..random_numbers import seed_everything
 from .model_hook import TrainingHook
 
 
@@ -73,11 +73,6 @@ class ReproducibleHook(TrainingHook):
         )
         if loader.persistent_workers:
             loader._iterator = None  # running workers would keep the generators of the previous epoch
-
-
-def seed_everything(*entropy: int) -> None:
-    """Seed Python, NumPy and PyTorch (all devices) from several non-negative integers."""
-    set_random_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
 
 
 class _SeededFetch:
