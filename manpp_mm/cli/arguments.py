@@ -42,6 +42,17 @@ def add_check_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--no-check', action='store_true', help='skip the checks of data and annotations at the start')
 
 
+def add_resume_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--resume``."""
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='resume from a checkpoint; without a path, from the latest one in the work folder',
+    )
+
+
 def add_fitting_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that fit a config to a memory budget and a method."""
     parser.add_argument(

@@ -9,6 +9,7 @@ from ..version import __version__
 
 COMMANDS = dict(
     train='train a detector, segmentor or classifier',
+    split_train='train the blocks of a model in several processes',
     test='evaluate a checkpoint',
     fit='show the memory that each way to train a config needs, and write the config that fits',
     check="check a config's data and summarize what training would use",

@@ -21,13 +21,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     arguments.add_config_argument(parser)
     parser.add_argument('--amp', action='store_true', help='train in mixed precision (needs a GPU)')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='CHECKPOINT',
-        help='resume from a checkpoint; without a path, from the latest one in the work folder',
-    )
+    arguments.add_resume_argument(parser)
     arguments.add_check_argument(parser)
     arguments.add_fitting_arguments(parser)
     arguments.add_common_arguments(parser)

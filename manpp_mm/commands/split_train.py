@@ -1,0 +1,167 @@
+"""Train the blocks of a model in several processes, each of which trains some of them.
+
+manpp split-train configs/faster_rcnn_r50_manpp_coco.py 2
+manpp split-train configs/faster_rcnn_r50_manpp_coco.py 2 --split 1,2
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from ..checkpoint_file import check_checkpoint_file, check_load_from
+from ..checks.files import check_crop
+from ..cli import arguments, checking, errors
+from ..cli import runner as running
+from ..cli.launch import launch, launched, run_worker, temporary_folder
+from ..split.division import balanced, block_work, divided, parse_split
+from ..split.messages import Messenger
+from ..split.prepare import clips_by_one_norm, process_config, refuse_unsplittable
+from ..split.split_hook import Settings, SplitHook
+from ..split.timeline import draw_timeline, write_timeline
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_config_argument(parser)
+    parser.add_argument('processes', type=int, help='number of processes on this machine')
+    parser.add_argument(
+        '--split',
+        type=_split,
+        metavar='BLOCKS',
+        help='number of local blocks of each process: 3,5. By default, the work of the processes is balanced',
+    )
+    parser.add_argument(
+        '--ahead', type=int, default=2, help='number of batches that wait at a process at most (default: 2)'
+    )
+    parser.add_argument(
+        '--delay',
+        type=int,
+        help='number of steps by which momentum branches follow units of another process late; 0 waits for each step '
+        '(default: as many as avoid waiting)',
+    )
+    parser.add_argument('--timeline', action='store_true', help='write and draw who worked on which batch when')
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision (needs a GPU)')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
+    arguments.add_resume_argument(parser)
+    arguments.add_check_argument(parser)
+    arguments.add_common_arguments(parser)
+    args = parser.parse_args(argv)
+    if args.processes < 1:
+        parser.error(f'{args.processes} processes: at least 1')
+    if args.ahead < 1:
+        parser.error(f'--ahead {args.ahead}: at least 1')
+    if args.delay is not None and args.delay < 0:
+        parser.error(f'--delay {args.delay}: at least 0')
+    return args
+
+
+def _split(text: str) -> list[int]:
+    try:
+        return parse_split(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(error) from error
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    if launched():
+        run_worker(lambda store, number, size: train(args, store, number, size))
+    else:
+        launch(__name__, args.processes, sys.argv[1:] if argv is None else list(argv))
+
+
+def train(args: argparse.Namespace, store: dist.Store, number: int, size: int) -> None:
+    """Train this process's share; see :func:`manpp_mm.cli.launch.run_worker`."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+    config = arguments.load_config(args)
+    refuse_unsplittable(config)
+    if args.amp:
+        arguments.enable_amp(config)
+    arguments.check_device(config)
+    if args.auto_scale_lr:
+        arguments.enable_auto_scale_lr(config)
+    if args.resume is not None:
+        arguments.enable_resume(config, args.resume)
+    check_checkpoint_file(config.get('load_from'), '--resume' if config.get('resume') else 'load_from')
+    resumed = running.checkpoint_to_resume(config)
+    if resumed is not None:
+        config.load_from = resumed  # other processes have a work folder of their own
+    elif config.get('resume'):
+        config.resume = False
+    last = size - 1
+    warnings: list[str] = []
+    if number == last:
+        division, words = _division(config, args.split, size)
+        if not args.no_check:
+            warnings += checking.before_training(config, resumed)
+            if resumed is not None:
+                warnings += checking.before_resuming(config, resumed)
+        check_crop(config)
+        store.set('manpp/division', json.dumps([len(part) for part in division]))
+    else:
+        division = divided(json.loads(store.get('manpp/division')))
+    runner = running.build_runner(process_config(config, number, last, temporary_folder()))
+    if number == last:
+        if config.get('load_from') and resumed is None and '://' not in config.load_from and not args.no_check:
+            check_load_from(runner.model, config.load_from)
+        for line in words:
+            runner.logger.info(line)
+        if clips_by_one_norm(config):
+            runner.logger.info('The gradients of each block are clipped by their own norm, not all by one norm.')
+        for warning in warnings:
+            runner.logger.warning(warning)
+    messenger = Messenger(store, number, size, torch.device(get_device()))
+    # A process is at most so many steps ahead of the next one: the waiting batches, one that is sent, one in work.
+    delay = args.ahead + 2 if args.delay is None else args.delay
+    hook = SplitHook(messenger, Settings(division, args.ahead, delay))
+    runner.register_hook(hook)
+    running.train(runner)
+    if number == last and args.timeline:
+        folder = Path(config.work_dir)
+        write_timeline(hook.spans, folder / 'timeline.json')
+        draw_timeline(hook.spans, folder / 'timeline.png')
+
+
+def _division(config: Config, split: 'list[int] | None', processes: int) -> tuple[list[range], list[str]]:
+    """Return the blocks of each process, and a description for the log."""
+    try:
+        work = block_work(config)
+    except Exception as error:
+        # An operator without a CPU kernel, images without a fixed size: a division by hand needs no work.
+        if split is None:
+            raise ValueError(
+                f'the work of the blocks cannot be counted ({error}): divide them by hand with --split, such as '
+                f'--split {",".join(["1"] * processes)}'
+            ) from error
+        work = []
+    number = len(work) or sum(split or [])
+    if number < processes:
+        raise ValueError(
+            f'{processes} processes need {processes} local blocks, but the backbone has {number}: set '
+            f'model.backbone.cuts, or --cfg-options model.backbone.cuts=None model.backbone.local_blocks={processes}'
+        )
+    if split is not None and (len(split) != processes or sum(split) != number):
+        raise ValueError(
+            f'--split {",".join(map(str, split))} must divide {number} local blocks among {processes} processes'
+        )
+    division = balanced(work, processes) if split is None else divided(split)
+    lines = []
+    for process, part in enumerate(division):
+        blocks = f'blocks {part.start} to {part.stop - 1}' if len(part) > 1 else f'block {part.start}'
+        heads = ', neck and heads' if process == processes - 1 else ''
+        share = f': {sum(work[part.start : part.stop]) / sum(work):.0%} of the work' if work else ''
+        lines.append(f'process {process} trains {blocks}{heads}{share}')
+    return division, lines
+
+
+if __name__ == '__main__':
+    errors.run(main)

@@ -1,0 +1,1 @@
+"""Block-local training of one model in several processes, each of which trains some of the local blocks."""

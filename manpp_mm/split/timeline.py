@@ -1,0 +1,64 @@
+"""Who works on which batch when: the measured times of a split training, and their picture."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Span(NamedTuple):
+    """The time in which a process worked on a batch, without waiting for it.
+
+    Attributes:
+        process: The process.
+        iteration: The iteration, from 0.
+        start, end: Seconds since the epoch.
+    """
+
+    process: int
+    iteration: int
+    start: float
+    end: float
+
+
+def write_timeline(spans: Sequence[Span], path: Path) -> None:
+    """Write spans as JSON, in seconds since the first of them."""
+    zero = min(span.start for span in spans)
+    rows = [[s.process, s.iteration, round(s.start - zero, 4), round(s.end - zero, 4)] for s in spans]
+    path.write_text(json.dumps(dict(columns=Span._fields, rows=rows)))
+
+
+def read_timeline(path: Path) -> list[Span]:
+    """Read the spans of :func:`write_timeline`."""
+    return [Span(*row) for row in json.loads(path.read_text())['rows']]
+
+
+def draw_timeline(spans: Sequence[Span], path: Path, first: int = 0, number: int = 12) -> None:
+    """Draw who works on which batch when.
+
+    Args:
+        spans: The spans.
+        path: The picture's file.
+        first: The first iteration to draw.
+        number: The number of iterations.
+    """
+    from matplotlib import colormaps
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawn = [span for span in spans if first <= span.iteration < first + number]
+    processes = max(span.process for span in drawn) + 1
+    zero = min(span.start for span in drawn)
+    figure = Figure(figsize=(10, 0.8 + 0.6 * processes), layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    colors = colormaps['tab10']
+    for span in drawn:
+        length = span.end - span.start
+        color = colors(span.iteration % 10)
+        axes.barh(span.process, length, left=span.start - zero, color=color, edgecolor='white')
+        axes.text(span.start - zero + length / 2, span.process, str(span.iteration), ha='center', va='center')
+    axes.set_yticks(range(processes), [f'process {p}' for p in range(processes)])
+    axes.invert_yaxis()
+    axes.set_xlabel('seconds; the number is the batch')
+    figure.savefig(path, dpi=120)
