@@ -25,7 +25,7 @@ from ..split.division import balanced, block_work, divided, parse_split
 from ..split.messages import Messenger
 from ..split.prepare import clips_by_one_norm, process_config, refuse_unsplittable
 from ..split.split_hook import Settings, SplitHook
-from ..split.timeline import draw_timeline, write_timeline
+from ..split.timeline import draw_timeline, write_measurements
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -47,7 +47,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='number of steps by which momentum branches follow units of another process late; 0 waits for each step '
         '(default: as many as avoid waiting)',
     )
-    parser.add_argument('--timeline', action='store_true', help='write and draw who worked on which batch when')
+    parser.add_argument(
+        '--measure',
+        action='store_true',
+        help='write split.json, with the bytes that each process holds and the times at which it works on each batch, '
+        'and draw the times (split.png)',
+    )
     parser.add_argument('--amp', action='store_true', help='train in mixed precision (needs a GPU)')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     arguments.add_resume_argument(parser)
@@ -100,15 +105,16 @@ def train(args: argparse.Namespace, store: dist.Store, number: int, size: int) -
     last = size - 1
     warnings: list[str] = []
     if number == last:
-        division, words = _division(config, args.split, size)
+        division, used, words = _division(config, args.split, size)
         if not args.no_check:
             warnings += checking.before_training(config, resumed)
             if resumed is not None:
                 warnings += checking.before_resuming(config, resumed)
         check_crop(config)
-        store.set('manpp/division', json.dumps([len(part) for part in division]))
+        store.set('manpp/division', json.dumps([[len(part) for part in division], None if used is None else sorted(used)]))
     else:
-        division = divided(json.loads(store.get('manpp/division')))
+        numbers, stages = json.loads(store.get('manpp/division'))
+        division, used = divided(numbers), None if stages is None else frozenset(stages)
     runner = running.build_runner(process_config(config, number, last, temporary_folder()))
     if number == last:
         if config.get('load_from') and resumed is None and '://' not in config.load_from and not args.no_check:
@@ -122,19 +128,22 @@ def train(args: argparse.Namespace, store: dist.Store, number: int, size: int) -
     messenger = Messenger(store, number, size, torch.device(get_device()))
     # A process is at most so many steps ahead of the next one: the waiting batches, one that is sent, one in work.
     delay = args.ahead + 2 if args.delay is None else args.delay
-    hook = SplitHook(messenger, Settings(division, args.ahead, delay))
+    hook = SplitHook(messenger, Settings(division, args.ahead, delay, used, args.measure))
     runner.register_hook(hook)
     running.train(runner)
-    if number == last and args.timeline:
-        folder = Path(config.work_dir)
-        write_timeline(hook.spans, folder / 'timeline.json')
-        draw_timeline(hook.spans, folder / 'timeline.png')
+    if number == last and args.measure:
+        write_measurements(hook.spans, hook.held, Path(config.work_dir, 'split.json'))
+        # The first batches warm up, and the third one is measured.
+        draw_timeline(hook.spans, Path(config.work_dir, 'split.png'), first=hook.spans[0].iteration + 3)
 
 
-def _division(config: Config, split: 'list[int] | None', processes: int) -> tuple[list[range], list[str]]:
-    """Return the blocks of each process, and a description for the log."""
+def _division(
+    config: Config, split: 'list[int] | None', processes: int
+) -> 'tuple[list[range], frozenset[int] | None, list[str]]':
+    """Return the blocks of each process, the stages whose maps reach the task's loss, and lines for the log."""
+    used = None
     try:
-        work = block_work(config)
+        work, used = block_work(config)
     except Exception as error:
         # An operator without a CPU kernel, images without a fixed size: a division by hand needs no work.
         if split is None:
@@ -160,7 +169,7 @@ def _division(config: Config, split: 'list[int] | None', processes: int) -> tupl
         heads = ', neck and heads' if process == processes - 1 else ''
         share = f': {sum(work[part.start : part.stop]) / sum(work):.0%} of the work' if work else ''
         lines.append(f'process {process} trains {blocks}{heads}{share}')
-    return division, lines
+    return division, used, lines
 
 
 if __name__ == '__main__':

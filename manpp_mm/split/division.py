@@ -55,11 +55,12 @@ def balanced(work: Sequence[float], processes: int) -> list[range]:
     return [range(a, b) for a, b in pairwise(reversed(ends))]
 
 
-def block_work(config: Config) -> list[float]:
-    """Return the floating-point operations of each local block in a step, with its auxiliary network.
+def block_work(config: Config) -> tuple[list[float], frozenset[int]]:
+    """Return the floating-point operations of each local block in a step, and the stages whose maps are used.
 
-    Those of neck and heads are in the last block's. They are counted on two small images and extrapolated to the
-    training's, linearly in the number of pixels.
+    A block's work includes its auxiliary network's, the last one's that of neck and heads. It is counted on two small
+    images and extrapolated to the training's, linearly in the number of pixels. A map is used if the task's loss has a
+    gradient for it.
 
     Args:
         config: The config of a block-local model.
@@ -67,13 +68,14 @@ def block_work(config: Config) -> list[float]:
     batch, size = training_input(config)
     small, (height, width) = small_probe(config)
     probes = [(small, (height, width)), (small, (2 * height, width))]
-    counts = [_work(config, *probe) for probe in probes]
+    (counts, used), (more, _) = (_work(config, *probe) for probe in probes)
     areas = [number * h * w for number, (h, w) in probes]
     area = batch * size[0] * size[1]
-    return [a + (b - a) / (areas[1] - areas[0]) * (area - areas[0]) for a, b in zip(*counts, strict=True)]
+    slopes = [(b - a) / (areas[1] - areas[0]) for a, b in zip(counts, more, strict=True)]
+    return [a + slope * (area - areas[0]) for a, slope in zip(counts, slopes, strict=True)], used
 
 
-def _work(config: Config, batch: int, size: tuple[int, int]) -> list[float]:
+def _work(config: Config, batch: int, size: tuple[int, int]) -> tuple[list[float], frozenset[int]]:
     step = TrainingStep(config, LOCAL, batch, size, full_regions=True)
     model, data = step.model, step.data
     backbone = find_local_backbone(model)
@@ -85,7 +87,9 @@ def _work(config: Config, batch: int, size: tuple[int, int]) -> list[float]:
         with StepCounts() as counts:
             output = backbone.train_blocks([number], output, images, one)
         found.append(float(counts.flops))
-    with StepCounts() as counts, last_blocks(backbone, range(last, last + 1), output):
+    maps = {stage: found.clone().requires_grad_() for stage, found in output.features.items()}
+    given = BlockOutput(output.x, maps)
+    with StepCounts() as counts, last_blocks(backbone, range(last, last + 1), given):
         loss, _ = model.parse_losses(model(**data, mode='loss'))
         loss.backward()
-    return [*found, float(counts.flops)]
+    return [*found, float(counts.flops)], frozenset(stage for stage, found in maps.items() if found.grad is not None)

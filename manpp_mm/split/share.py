@@ -100,6 +100,11 @@ class Share:
         self.backbone.share = self.division[self.own]
         self.backbone.forget_blocks()
 
+    def values(self) -> list[Tensor]:
+        """Return the parameters and buffers that this process holds, and its optimizer's state."""
+        states = [state for parameter, state in self.optimizer.state.items()]
+        return [*self._tensors.values(), *(v for state in states for v in state.values() if isinstance(v, Tensor))]
+
     def own_state(self) -> ModelState:
         """Return the values that this process owns, on the CPU."""
         own = {name: tensor for name, tensor in self._tensors.items() if self._owners[name] == self.own}

@@ -18,12 +18,13 @@ from ..backbones import unwrapped
 from ..hooks import LocalLearningHook, MomentumHook
 from ..hooks.trunk_optimizer import loss_scale, optim_wrapper_of
 from ..local import BlockOutput
+from ..memory.live_bytes import LiveBytes
 from ..random_numbers import kept_generators
 from ..step import Step
 from .batches import ReceivedBatches
 from .messages import BATCH, NEWS, PARAMETERS, STATE, Inbox, Message, Messenger, Outbox
 from .share import Share, last_blocks
-from .timeline import Span
+from .timeline import Held, Span
 
 
 @dataclass
@@ -34,11 +35,15 @@ class Settings:
         division: The local blocks of each process.
         ahead: The number of batches that wait at a process at most.
         delay: The number of steps by which momentum branches follow units of other processes late.
+        used: The stages whose maps reach the task's loss; of other maps, only the shape is sent. None for all.
+        measure: Whether each process counts the bytes that it holds, in its third step.
     """
 
     division: Sequence[range]
     ahead: int
     delay: int
+    used: 'frozenset[int] | None' = None
+    measure: bool = False
 
 
 class SplitHook(Hook):
@@ -62,6 +67,8 @@ class SplitHook(Hook):
         self.last = messenger.size - 1
         self.spans: list[Span] = []
         """When this process, and at the end of training every one, worked on which batch."""
+        self.held: list[Held] = []
+        """With ``measure``: the bytes that this process, and at the end of training every one, held."""
 
     def before_train(self, runner: Runner) -> None:
         """Free what other processes train, and replace data loader, training step and the saving of checkpoints."""
@@ -105,10 +112,13 @@ class SplitHook(Hook):
         del unwrapped(runner.model).train_step, runner.save_checkpoint
         self.gather()
         if self.number == self.last:
-            self.spans = sorted([*self.spans, *(span for p in self._others() for span in self._heard(p))])
+            for process in self._others():
+                spans, held = self._heard(process)
+                self.spans += spans
+                self.held += held
             self._tell('done')
         else:
-            self.messenger.send(Message(self.spans, []), self.last, NEWS)
+            self.messenger.send(Message((self.spans, self.held), []), self.last, NEWS)
             self.news()
 
     def gather(self) -> None:
@@ -147,9 +157,12 @@ class _SplitStep:
         self.last = hook.number == hook.last
         own = next(each for each in runner.hooks if isinstance(each, LocalLearningHook))
         self.seeded = own.seed_blocks
-        rebuilt = [n.reconstruction is not None for n in self.backbone.auxiliary[self.blocks.stop :]]
-        self.sends_images = any(rebuilt)
+        self.used = settings.used
+        rebuilt = [network.reconstruction is not None for network in self.backbone.auxiliary]
+        self.receives_images = any(rebuilt[self.blocks.start :])
+        self.sends_images = any(rebuilt[self.blocks.stop :])
         self.scalars = _BlockScalars(runner)
+        self.sent = self.received = 0
         if not self.first:
             self.inbox = Inbox(messenger, hook.number - 1, BATCH, settings.ahead)
         if not self.last:
@@ -168,6 +181,18 @@ class _SplitStep:
     def __call__(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """Train this process's blocks on a batch; the last process returns the losses of all."""
         start = time.time()
+        if self.hook.settings.measure and len(self.hook.spans) == 2:
+            with LiveBytes(self.hook.share.values()) as live:
+                logs = self._step(data, optim_wrapper)
+            waiting = self.hook.settings.ahead * self.received + self.sent
+            state = sum(value.nbytes for value in self.hook.share.values())
+            self.hook.held.append(Held(self.hook.number, live.peak + self.received, waiting, state))
+        else:
+            logs = self._step(data, optim_wrapper)
+        self.hook.spans.append(Span(self.hook.number, self.runner.iter, start, time.time()))
+        return logs
+
+    def _step(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         model = self.model
         with optim_wrapper.optim_context(model):
             if self.first:
@@ -193,10 +218,9 @@ class _SplitStep:
         optim_wrapper.update_params(parsed)
         for outbox, parameters in self.followers:
             outbox.put(Message(None, [torch.cat([p.detach().reshape(-1) for p in parameters])]))
-        self.hook.spans.append(Span(self.hook.number, self.runner.iter, start, time.time()))
         if self.last:
             self.runner.message_hub.update_scalars(earlier.scalars)
-            logs['loss'] = logs['loss'] + earlier.losses.pop('loss')
+            logs['loss'] = logs['loss'] + earlier.losses.pop('loss', 0.0)
             logs.update(earlier.losses)
         return logs
 
@@ -212,21 +236,30 @@ class _SplitStep:
 
     def _packed(self, data: dict, images: Tensor, output: BlockOutput, earlier: '_Earlier') -> Message:
         data = {key: [_on_cpu(sample) for sample in value] for key, value in data.items()}
-        stages = list(output.features)
-        tensors = [output.x, *(m for m in output.features.values() if m is not output.x)]
-        same = [output.features[stage] is output.x for stage in stages]
+        tensors = [output.x]
+        stages: dict[int, Any] = {}
+        for stage, found in output.features.items():
+            if found is output.x:
+                stages[stage] = 0
+            elif self.used is not None and stage not in self.used:
+                stages[stage] = tuple(found.shape)
+            else:
+                stages[stage] = len(tensors)
+                tensors.append(found)
         if self.sends_images:
             tensors.append(images)
-        return Message((data, tuple(images.shape), images.dtype, stages, same, earlier), tensors)
+        self.sent = sum(tensor.nbytes for tensor in tensors)
+        return Message((data, tuple(images.shape), images.dtype, stages, earlier), tensors)
 
     def _unpacked(self, message: Message) -> 'tuple[dict, Tensor, BlockOutput, _Earlier]':
-        data, shape, dtype, stages, same, earlier = message.content
+        data, shape, dtype, stages, earlier = message.content
         tensors = [*message.tensors]
         message.tensors.clear()  # the training loop holds the message until the next one arrives
-        x = tensors.pop(0)
-        features = {stage: x if is_x else tensors.pop(0) for stage, is_x in zip(stages, same, strict=True)}
+        self.received = sum(tensor.nbytes for tensor in tensors)
+        x = tensors[0]
+        features = {s: tensors[p] if isinstance(p, int) else x.new_zeros(()).expand(p) for s, p in stages.items()}
         # Where no reconstruction needs the images, only their shape matters.
-        images = tensors.pop() if tensors else x.new_zeros((), dtype=dtype).expand(shape)
+        images = tensors[-1] if self.receives_images else x.new_zeros((), dtype=dtype).expand(shape)
         data = {key: [sample.to(x.device) for sample in value] for key, value in data.items()}
         return data, images, BlockOutput(x, features), earlier
 
@@ -294,7 +327,7 @@ class AwaitedValLoop(BaseLoop):
 
     def __init__(self, runner: Runner, **kwargs: Any) -> None:
         self._runner = runner
-        self.dataloader = []  # type: ignore[assignment]  # the logger asks for its length
+        self.dataloader: Any = []  # the logger asks for its length
 
     def run(self) -> Any:
         """Wait for the metrics and run the hooks that follow a validation."""

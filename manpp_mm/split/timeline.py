@@ -21,16 +21,32 @@ class Span(NamedTuple):
     end: float
 
 
-def write_timeline(spans: Sequence[Span], path: Path) -> None:
-    """Write spans as JSON, in seconds since the first of them."""
+class Held(NamedTuple):
+    """The bytes that a process holds.
+
+    Attributes:
+        process: The process.
+        step: The peak of its step, with the batch in work, in addition to the others.
+        waiting: Batches that wait, received or to be sent, at most.
+        state: Parameters, buffers and optimizer state.
+    """
+
+    process: int
+    step: int
+    waiting: int
+    state: int
+
+
+def write_measurements(spans: Sequence[Span], held: Sequence[Held], path: Path) -> None:
+    """Write spans and bytes as JSON, times in seconds since the first of them."""
     zero = min(span.start for span in spans)
-    rows = [[s.process, s.iteration, round(s.start - zero, 4), round(s.end - zero, 4)] for s in spans]
-    path.write_text(json.dumps(dict(columns=Span._fields, rows=rows)))
+    rows = [Span(s.process, s.iteration, round(s.start - zero, 4), round(s.end - zero, 4)) for s in sorted(spans)]
+    path.write_text(json.dumps(dict(spans=rows, held=[h._asdict() for h in sorted(held)])))
 
 
-def read_timeline(path: Path) -> list[Span]:
-    """Read the spans of :func:`write_timeline`."""
-    return [Span(*row) for row in json.loads(path.read_text())['rows']]
+def read_spans(path: Path) -> list[Span]:
+    """Read the spans of :func:`write_measurements`."""
+    return [Span(*row) for row in json.loads(path.read_text())['spans']]
 
 
 def draw_timeline(spans: Sequence[Span], path: Path, first: int = 0, number: int = 12) -> None:

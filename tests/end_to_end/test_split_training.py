@@ -71,7 +71,7 @@ def test_a_detector_without_momentum_branches(tmp_path):
     by_block = ('optim_wrapper.clip_grad=None', 'custom_hooks.1.type=BlockClipHook', 'custom_hooks.1.max_norm=2')
     whole, split = tmp_path / 'whole', tmp_path / 'split'
     expected = train(config, whole, one=by_block)
-    found = train(config, split, '--timeline', processes=2)
+    found = train(config, split, '--measure', processes=2)
     assert_same_checkpoint(split / 'epoch_10.pth', whole / 'epoch_10.pth')
     assert {p.name for p in split.glob('*.pth')} == {p.name for p in whole.glob('*.pth')}
 
@@ -87,9 +87,9 @@ def test_a_detector_without_momentum_branches(tmp_path):
     norms = [[entry['block0.grad_norm'] for entry in log if 'block0.grad_norm' in entry] for log in steps]
     assert norms[0] == pytest.approx(norms[1][: len(norms[0])], rel=1e-6) and len(norms[0]) == 49
 
-    spans = json.loads((split / 'timeline.json').read_text())['rows']
-    assert sorted((process, batch) for process, batch, *_ in spans) == [(p, i) for p in range(2) for i in range(50)]
-    assert (split / 'timeline.png').stat().st_size > 10_000
+    measured = json.loads((split / 'split.json').read_text())
+    assert [span[:2] for span in measured['spans']] == [[p, i] for p in range(2) for i in range(50)]
+    assert (split / 'split.png').stat().st_size > 10_000
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from manpp_mm.memory import TrainingStep
 
 FCN = dict(type='FCNHead', num_classes=4, channels=8, num_convs=1)
 MAKE = {
+    'BlockClipHook': lambda: hooks.BlockClipHook(max_norm=1),
     'CheckpointModulesHook': lambda: hooks.CheckpointModulesHook(['neck']),
     'EarlyLossHook': lambda: hooks.EarlyLossHook(['rpn_head']),
     'GradientSwitchHook': hooks.GradientSwitchHook,
@@ -40,7 +41,9 @@ def test_every_hook_says_what_it_is():
             assert issubclass(kind, TrainingHook)
             assert kind.plain is None
     local = {name for name, kind in kinds.items() if getattr(kind, 'local_only', False)}
-    assert local == {'LocalLearningHook', 'MomentumHook', 'LocalScalarsHook', 'GradientSwitchHook'}
+    assert local == {
+        'LocalLearningHook', 'MomentumHook', 'LocalScalarsHook', 'GradientSwitchHook', 'BlockClipHook',
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize('name', MAKE)

@@ -33,9 +33,10 @@ def test_work_grows_with_the_images():
     config = detector_config()
     config.train_dataloader.batch_size = 1
     config.train_dataloader.dataset.pipeline[2].update(scale=(640, 320), keep_ratio=False)
-    once = block_work(config)
+    once, used = block_work(config)
+    assert used == {0, 1, 2}
     config.train_dataloader.batch_size = 2
-    twice = block_work(config)
+    twice, _ = block_work(config)
     assert len(once) == len(config.model.backbone.cuts) + 1
     # A block's work is linear in the pixels; that of the last one has the regions' part, which is not.
     assert twice[:-1] == pytest.approx([2 * work for work in once[:-1]], rel=1e-3)
