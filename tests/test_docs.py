@@ -6,6 +6,7 @@ import re
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from documents import DOCUMENTS, ROOT, benchmark_table
@@ -211,3 +212,21 @@ def test_accuracies_outside_the_tables_are_theirs(document):
     known = {row.split('|')[3].strip() for *_, table in TABLES for row in table.splitlines()[2:]}
     assert found
     assert set(found) <= known
+
+
+def test_the_figures_of_split_training_are_measured():
+    text = (ROOT / 'docs/split.md').read_text()
+    seconds = json.loads((ROOT / 'docs/split/speed.json').read_text())['seconds']
+    means = {link: {way: fmean(found) for way, found in ways.items()} for link, ways in seconds.items()}
+    rows = [f'| one machine | {" | ".join(f"{mean:.3f}" for mean in means["no link"].values())} |']
+    for link in ('1gbit', '100mbit'):
+        fast, slow = ([means[link][way + suffix] for way in ('split', 'DDP')] for suffix in ('', f', {link}'))
+        rows += [f' | | {" | ".join(f"{mean:.3f}" for mean in found)} |' for found in (fast, slow)]
+    for name in ('one', 'two'):
+        for held in json.loads((ROOT / f'docs/split/{name}_process{"es" * (name == "two")}.json').read_text())['held']:
+            parts = [held[key] for key in ('step', 'waiting', 'state')]
+            rows.append(' | ' + ' | '.join(f'{value / 1e6:.1f}' for value in [*parts, sum(parts)]) + ' |')
+    for row in rows:
+        assert row in text, row
+    ratio = means['no link']['one process'] / means['no link']['split']
+    assert f'the split is {ratio:.2f}\ntimes as fast as one process' in text

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from manpp_mm.cli import errors
@@ -23,6 +24,7 @@ from manpp_mm.cli.arguments import add_config_argument
 from manpp_mm.compat.config_prefix import read_config
 
 HERE = Path(__file__).parent
+_numbers = count()
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -112,7 +114,8 @@ def namespaces(number: int, rate: str | None) -> Iterator[list[list[str]]]:
     def ip(*words: str) -> None:
         subprocess.run(['ip', *words], check=True)
 
-    names = [f'manpp{index}' for index in range(number)]
+    # The kernel removes the interfaces of a deleted namespace later, so each gets a name of its own.
+    names = [f'manpp{next(_numbers)}' for _ in range(number)]
     ip('link', 'add', 'manppbr', 'type', 'bridge')
     try:
         ip('link', 'set', 'manppbr', 'up')

@@ -86,6 +86,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(args: argparse.Namespace, store: dist.Store, number: int, size: int) -> None:
     """Train this process's share; see :func:`manpp_mm.cli.launch.run_worker`."""
     if torch.cuda.is_available():
+        if args.processes > torch.cuda.device_count():
+            raise ValueError(
+                f'{args.processes} processes need a GPU each, but this machine has {torch.cuda.device_count()}: start '
+                'fewer, or set CUDA_VISIBLE_DEVICES= to train on CPUs'
+            )
         torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
     config = arguments.load_config(args)
     refuse_unsplittable(config)
@@ -111,7 +116,9 @@ def train(args: argparse.Namespace, store: dist.Store, number: int, size: int) -
             if resumed is not None:
                 warnings += checking.before_resuming(config, resumed)
         check_crop(config)
-        store.set('manpp/division', json.dumps([[len(part) for part in division], None if used is None else sorted(used)]))
+        store.set(
+            'manpp/division', json.dumps([[len(part) for part in division], None if used is None else sorted(used)])
+        )
     else:
         numbers, stages = json.loads(store.get('manpp/division'))
         division, used = divided(numbers), None if stages is None else frozenset(stages)

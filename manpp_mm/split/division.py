@@ -59,15 +59,18 @@ def block_work(config: Config) -> tuple[list[float], frozenset[int]]:
     """Return the floating-point operations of each local block in a step, and the stages whose maps are used.
 
     A block's work includes its auxiliary network's, the last one's that of neck and heads. It is counted on two small
-    images and extrapolated to the training's, linearly in the number of pixels. A map is used if the task's loss has a
-    gradient for it.
+    images and extrapolated to the training's, linearly in the number of pixels; if the pipeline does not set their
+    size, it is that of the small images. A map is used if the task's loss has a gradient for it.
 
     Args:
         config: The config of a block-local model.
     """
-    batch, size = training_input(config)
     small, (height, width) = small_probe(config)
     probes = [(small, (height, width)), (small, (2 * height, width))]
+    try:
+        batch, size = training_input(config)
+    except ValueError:
+        batch, size = probes[0]
     (counts, used), (more, _) = (_work(config, *probe) for probe in probes)
     areas = [number * h * w for number, (h, w) in probes]
     area = batch * size[0] * size[1]

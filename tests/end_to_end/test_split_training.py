@@ -151,13 +151,15 @@ def test_a_killed_process_ends_the_other(tmp_path, number):
         'latest checkpoint'
     ], err
     assert 'Traceback' not in out + err
+    assert not any(alive(pid) for pid in workers)
+    if number == 1:
+        return
     latest = int((tmp_path / 'work/last_checkpoint').read_text().rsplit('_', 1)[1].removesuffix('.pth'))
     assert latest >= 10
     log = train(
         config, tmp_path / 'work', '--resume', '--cfg-options', f'train_cfg.max_iters={latest + 2}', processes=2
     )
     assert [entry['step'] for entry in log] == [latest + 1, latest + 2]
-    assert not any(alive(pid) for pid in workers)
 
 
 @pytest.mark.slow
@@ -178,14 +180,11 @@ def test_an_interrupt_ends_all(tmp_path):
 def test_an_error_is_printed_once(tmp_path):
     config = finished(segmentation_runner_config(tmp_path), tmp_path)
     path = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
-    for flags, words in (
-        (['--split', '1,1'], '--split 1,1 must divide 4 local blocks among 2 processes'),
-        (['--cfg-options', 'model.backbone.lateral_gradient=True'], 'lateral_gradient=True cannot be split'),
-    ):
-        done = execute('tools/split_train.sh', config, 2, *flags, PATH=path)
-        assert done.returncode == 1
-        errors = [line for line in done.stderr.splitlines() if 'rror' in line]
-        assert len(errors) == 1 and words in errors[0], done.stderr
+    options = ['--cfg-options', 'model.backbone.lateral_gradient=True']  # every process finds it
+    done = execute('tools/split_train.sh', config, 2, *options, PATH=path)
+    assert done.returncode == 1
+    (error,) = (line for line in done.stderr.splitlines() if 'rror' in line)
+    assert 'lateral_gradient=True cannot be split' in error
 
 
 def started(config: Path, root: Path) -> tuple[subprocess.Popen, list[int]]:
