@@ -47,7 +47,7 @@ def test_an_unknown_command_and_an_error_are_a_line(monkeypatch, capsys):
 
 
 def test_each_has_a_script():
-    scripts = {path.stem for path in (ROOT / 'tools').glob('*.py')} - {'make_demo_data', 'gpu_check'}
+    scripts = {path.stem for path in (ROOT / 'tools').glob('*.py')} - {'make_demo_data', 'gpu_check', 'benchmark_split'}
     assert {TOOLS.get(name, name) for name in scripts} == set(commands.COMMANDS)
     for name in scripts:
         text = (ROOT / f'tools/{name}.py').read_text()
