@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -71,14 +72,14 @@ def launch(module: str, processes: int, arguments: Sequence[str]) -> None:
 
 def _words(codes: dict[int, int]) -> 'str | int':
     """Return what to say about failed processes, by their exit statuses; 1 if one has said it itself."""
-    killed = {rank: -code for rank, code in codes.items() if code < 0}
-    if any(code not in (_LOST,) and code > 0 for code in codes.values()):
+    if any(code > 0 and code != _LOST for code in codes.values()):
         return 1
     way_out = '--resume continues from the latest checkpoint'
-    if killed:
-        rank, signal = next(iter(killed.items()))
-        return f'error: process {rank} was killed by signal {signal} (9: possibly out of memory); {way_out}'
-    return f'error: a process on another machine has ended; {way_out}'
+    # The launcher terminates (15) those that are left.
+    killed = {rank: -code for rank, code in codes.items() if code < 0 and code != -signal.SIGTERM}
+    for rank, number in killed.items():
+        return f'error: process {rank} was killed by signal {number} (9: possibly out of memory); {way_out}'
+    return f'error: another process of this training has ended; {way_out}'
 
 
 def run_worker(main: Callable[[dist.Store, int, int], None]) -> NoReturn:
@@ -99,13 +100,21 @@ def run_worker(main: Callable[[dist.Store, int, int], None]) -> NoReturn:
     except PeerLostError:
         _exit(_LOST)
     except Exception as error:
-        if store.add('manpp/errors', 1) == 1:
+        if _first(store):
             if FLAG in sys.argv:
                 traceback.print_exc()
             print(f'error: {in_a_line(error)}', file=sys.stderr)
         _exit(1)
     gc.collect()  # ends the loader's workers
     _exit(0)
+
+
+def _first(store: dist.Store) -> bool:
+    """Return whether no other process has had an error."""
+    try:
+        return store.add('manpp/errors', 1) == 1
+    except Exception:  # the machine that holds the store has ended
+        return False
 
 
 def _exit(status: int) -> NoReturn:

@@ -10,11 +10,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.device import get_device
 
 from ..checkpoint_file import check_checkpoint_file, check_load_from
 from ..checks.files import check_crop
@@ -22,10 +23,13 @@ from ..cli import arguments, checking, errors
 from ..cli import runner as running
 from ..cli.launch import launch, launched, run_worker, temporary_folder
 from ..split.division import balanced, block_work, divided, parse_split
-from ..split.messages import Messenger
-from ..split.prepare import clips_by_one_norm, process_config, refuse_unsplittable
+from ..split.messages import Messenger, PeerLostError
+from ..split.prepare import clips_by_one_norm, load_nothing, process_config, refuse_unsplittable
 from ..split.split_hook import Settings, SplitHook
 from ..split.timeline import draw_timeline, write_measurements
+
+_PLAN = 'manpp/plan'
+"""The key under which the last process stores what all processes must agree on."""
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -103,26 +107,41 @@ def train(args: argparse.Namespace, store: dist.Store, number: int, size: int) -
         arguments.enable_resume(config, args.resume)
     check_checkpoint_file(config.get('load_from'), '--resume' if config.get('resume') else 'load_from')
     resumed = running.checkpoint_to_resume(config)
-    if resumed is not None:
-        config.load_from = resumed  # other processes have a work folder of their own
-    elif config.get('resume'):
-        config.resume = False
     last = size - 1
     warnings: list[str] = []
+    words: list[str] = []
     if number == last:
-        division, used, words = _division(config, args.split, size)
-        if not args.no_check:
-            warnings += checking.before_training(config, resumed)
-            if resumed is not None:
-                warnings += checking.before_resuming(config, resumed)
-        check_crop(config)
-        store.set(
-            'manpp/division', json.dumps([[len(part) for part in division], None if used is None else sorted(used)])
-        )
+        try:
+            plan, words = _plan(config, args.split, size, resumed)
+            if not args.no_check:
+                warnings += checking.before_training(config, resumed)
+                if resumed is not None:
+                    warnings += checking.before_resuming(config, resumed)
+            check_crop(config)
+        except BaseException:
+            store.set(_PLAN, 'null')
+            raise
+        store.set(_PLAN, json.dumps(plan))
     else:
-        numbers, stages = json.loads(store.get('manpp/division'))
-        division, used = divided(numbers), None if stages is None else frozenset(stages)
+        plan = json.loads(store.get(_PLAN))
+        if plan is None:
+            raise PeerLostError('the last process has ended')
+        if plan['resumed'] is not None and plan['resumed'] != _identity(resumed):
+            name, size_ = plan['resumed']
+            raise ValueError(
+                f'process {number} finds {resumed or "no checkpoint"}, but the last one resumes from {name} '
+                f'({size_} bytes): copy it to this machine and name it with --resume'
+            )
+    if plan['resumed'] is None:
+        config.resume = False
+    else:
+        config.load_from = resumed  # other processes have a work folder of their own
+    config.randomness = dict(config.get('randomness') or {}, seed=plan['seed'])
+    division = divided(plan['blocks'])
+    used = None if plan['used'] is None else frozenset(plan['used'])
     runner = running.build_runner(process_config(config, number, last, temporary_folder()))
+    if number > 0:
+        load_nothing(runner)
     if number == last:
         if config.get('load_from') and resumed is None and '://' not in config.load_from and not args.no_check:
             check_load_from(runner.model, config.load_from)
@@ -132,7 +151,7 @@ def train(args: argparse.Namespace, store: dist.Store, number: int, size: int) -
             runner.logger.info('The gradients of each block are clipped by their own norm, not all by one norm.')
         for warning in warnings:
             runner.logger.warning(warning)
-    messenger = Messenger(store, number, size, torch.device(get_device()))
+    messenger = Messenger(store, number, size, device())
     # A process is at most so many steps ahead of the next one: the waiting batches, one that is sent, one in work.
     delay = args.ahead + 2 if args.delay is None else args.delay
     hook = SplitHook(messenger, Settings(division, args.ahead, delay, used, args.measure))
@@ -141,7 +160,35 @@ def train(args: argparse.Namespace, store: dist.Store, number: int, size: int) -
     if number == last and args.measure:
         write_measurements(hook.spans, hook.held, Path(config.work_dir, 'split.json'))
         # The first batches warm up, and the third one is measured.
-        draw_timeline(hook.spans, Path(config.work_dir, 'split.png'), first=hook.spans[0].iteration + 3)
+        first = min((span.iteration for span in hook.spans), default=0) + 3
+        draw_timeline(hook.spans, Path(config.work_dir, 'split.png'), first)
+
+
+def device() -> torch.device:
+    """Return this process's device, with its index."""
+    return torch.device('cuda', torch.cuda.current_device()) if torch.cuda.is_available() else torch.device('cpu')
+
+
+def _identity(checkpoint: 'str | None') -> 'list | None':
+    """Return name and size of a checkpoint, by which processes on several machines know that theirs are the same."""
+    if checkpoint is None:
+        return None
+    return [os.path.basename(checkpoint), 0 if '://' in checkpoint else os.path.getsize(checkpoint)]
+
+
+def _plan(
+    config: Config, split: 'list[int] | None', processes: int, resumed: 'str | None'
+) -> tuple[dict[str, Any], list[str]]:
+    """Return what all processes must agree on, and lines for the log."""
+    division, used, lines = _division(config, split, processes)
+    seed = (config.get('randomness') or {}).get('seed')
+    plan = dict(
+        blocks=[len(part) for part in division],
+        used=None if used is None else sorted(used),
+        resumed=_identity(resumed),
+        seed=int(np.random.default_rng().integers(2**31)) if seed is None else seed,
+    )
+    return plan, lines
 
 
 def _division(

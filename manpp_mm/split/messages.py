@@ -18,6 +18,10 @@ _PATIENCE = timedelta(days=30)
 """A process may wait for a long validation; the end of a process shows at once, as its connections are closed."""
 
 
+_CLOSED = ('closed', 'reset by peer', 'broken pipe', 'refused', 'ncclremoteerror')
+"""What gloo and NCCL say if the other process has ended."""
+
+
 class PeerLostError(RuntimeError):
     """Another process of the training has ended, or its machine cannot be reached."""
 
@@ -104,7 +108,9 @@ def _waited(start: Callable[[], Any], tensor: Tensor) -> None:
         if tensor.is_cuda:
             torch.cuda.current_stream().synchronize()  # NCCL's own wait() returns before the tensor has arrived
     except RuntimeError as error:
-        raise PeerLostError(f'another process of this training has ended ({str(error).splitlines()[0]})') from error
+        if any(word in str(error).lower() for word in _CLOSED):
+            raise PeerLostError(f'another process has ended ({str(error).splitlines()[0]})') from error
+        raise
 
 
 def _dense(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
@@ -177,6 +183,17 @@ class Outbox(_Channel):
         if self.error is not None:
             raise self.error
         self._queue.put((message, None if self.stream is None else torch.cuda.current_stream().record_event()))
+
+    def flush(self) -> None:
+        """Wait until the last message has been received.
+
+        Raises:
+            PeerLostError: The other process has ended.
+        """
+        self._idle.acquire()
+        self._idle.release()
+        if self.error is not None:
+            raise self.error
 
     def work(self) -> None:
         """Send."""

@@ -5,6 +5,7 @@ import os.path as osp
 
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
+from mmengine.runner import Runner
 
 from ..backbones.config import checked_local_class
 from ..hooks import BlockClipHook, CheckpointModulesHook, EarlyLossHook, GradientSwitchHook, LocalLearningHook
@@ -41,10 +42,16 @@ def refuse_unsplittable(config: Config) -> None:
     kinds = [kind for kind, _ in _hooks(config)]
     if any(issubclass(kind, GradientSwitchHook) for kind in kinds):
         raise ValueError(f'GradientSwitchHook cannot be split: {exact}. Remove it from custom_hooks, or use DDP')
+    if not any(issubclass(kind, LocalLearningHook) for kind in kinds):
+        raise ValueError("custom_hooks needs dict(type='LocalLearningHook') to train block by block")
+    if any(kind.__name__ == 'PreciseBNHook' for kind in kinds):
+        raise ValueError('PreciseBNHook cannot be split: it runs the whole model. Remove it from custom_hooks')
     if any(issubclass(kind, EMAHook) for kind in kinds):
         raise ValueError('EMAHook cannot be split: it averages the whole model. Remove it from custom_hooks')
     if config.get('model_wrapper_cfg') is not None or config.get('launcher') not in (None, 'none'):
-        raise ValueError('a split training takes no --launcher and no model_wrapper_cfg: its processes share no batch')
+        raise ValueError(
+            'split training starts its own processes and wraps no model: remove --launcher and model_wrapper_cfg'
+        )
 
 
 def clips_by_one_norm(config: Config) -> bool:
@@ -56,7 +63,7 @@ def clips_by_one_norm(config: Config) -> bool:
 def process_config(config: Config, number: int, last: int, folder: str) -> Config:
     """Return the config of one process.
 
-    All but the last write no logs and no checkpoints of their own, and do not validate; all but the first load no data.
+    All but the last write no logs and no checkpoints of their own, and do not validate.
     Each block's gradients are clipped by their own norm, because no process knows those of all blocks. Random numbers
     are seeded block by block.
 
@@ -83,13 +90,19 @@ def process_config(config: Config, number: int, last: int, folder: str) -> Confi
         if config.get('val_cfg') is not None:
             config.val_cfg = dict(type=AwaitedValLoop.__name__)
         hooks = [hook for hook in hooks if not _is_of_last(hook, config)]
-    if number > 0:
-        loader = config.train_dataloader
-        loader.update(num_workers=0, persistent_workers=False)
-        for key in ('prefetch_factor', 'timeout', 'multiprocessing_context'):
-            loader.pop(key, None)
+        checkpoint = (config.get('default_hooks') or {}).get('checkpoint') or {}
+        checkpoint.pop('published_keys', None)
     config.custom_hooks = hooks
     return config
+
+
+def load_nothing(runner: Runner) -> None:
+    """Let a runner whose batches are received build its loader without workers; its config is kept, as it is saved."""
+    loader = copy.deepcopy(runner._train_dataloader)
+    loader.update(num_workers=0, persistent_workers=False)
+    for key in ('prefetch_factor', 'timeout', 'multiprocessing_context'):
+        loader.pop(key, None)
+    runner._train_dataloader = loader
 
 
 def _is_of_last(hook: dict, config: Config) -> bool:

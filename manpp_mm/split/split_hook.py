@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ class Settings:
         ahead: The number of batches that wait at a process at most.
         delay: The number of steps by which momentum branches follow units of other processes late.
         used: The stages whose maps reach the task's loss; of other maps, only the shape is sent. None for all.
-        measure: Whether each process counts the bytes that it holds, in its third step.
+        measure: Whether each process records when it works, and in its third step the bytes that it holds.
     """
 
     division: Sequence[range]
@@ -66,21 +67,28 @@ class SplitHook(Hook):
         self.number = messenger.rank
         self.last = messenger.size - 1
         self.spans: list[Span] = []
-        """When this process, and at the end of training every one, worked on which batch."""
+        """With ``measure``: when this process, and at the end of training every one, worked on which batch."""
         self.held: list[Held] = []
         """With ``measure``: the bytes that this process, and at the end of training every one, held."""
 
     def before_train(self, runner: Runner) -> None:
         """Free what other processes train, and replace data loader, training step and the saving of checkpoints."""
         model = unwrapped(runner.model)
+        if type(model).train_step is not BaseModel.train_step:
+            raise ValueError(f'{type(model).__name__} has a train_step of its own, which cannot be split')
         wrapper = optim_wrapper_of(runner.optim_wrapper, model, 'the model')
         self.share = Share(model, wrapper.optimizer, self.settings.division, self.number)
-        step = _SplitStep(self, runner, model)
+        self.step = _SplitStep(self, runner, model)
         self.share.keep_own()
-        model.train_step = step
+        model.train_step = self.step
+        if self.number < self.last:
+            # A resumed run knows the best checkpoint so far. Only the last process replaces it.
+            info = runner.message_hub.runtime_info
+            for name in [name for name in info if name.startswith('best_ckpt')]:
+                info.pop(name)
         if self.number > 0:
             loop = runner.train_loop
-            loop.dataloader = ReceivedBatches(loop.dataloader, step.inbox, skipped=runner.iter)
+            loop.dataloader = ReceivedBatches(loop.dataloader, self.step.inbox, skipped=runner.iter)
             if hasattr(loop, 'dataloader_iterator'):
                 loop.dataloader_iterator = loop.dataloader
         save = runner.save_checkpoint
@@ -123,6 +131,7 @@ class SplitHook(Hook):
 
     def gather(self) -> None:
         """Let the last process take over the values of all others; they wait until it has reached this iteration."""
+        self.step.flush()
         if self.number == self.last:
             self.share.fill([self.messenger.receive(p, STATE).content for p in self._others()])
         else:
@@ -162,7 +171,7 @@ class _SplitStep:
         self.receives_images = any(rebuilt[self.blocks.start :])
         self.sends_images = any(rebuilt[self.blocks.stop :])
         self.scalars = _BlockScalars(runner)
-        self.sent = self.received = 0
+        self.steps = self.sent = self.received = 0
         if not self.first:
             self.inbox = Inbox(messenger, hook.number - 1, BATCH, settings.ahead)
         if not self.last:
@@ -180,19 +189,31 @@ class _SplitStep:
 
     def __call__(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         """Train this process's blocks on a batch; the last process returns the losses of all."""
-        start = time.time()
-        if self.hook.settings.measure and len(self.hook.spans) == 2:
-            with LiveBytes(self.hook.share.values()) as live:
-                logs = self._step(data, optim_wrapper)
-            waiting = self.hook.settings.ahead * self.received + self.sent
-            state = sum(value.nbytes for value in self.hook.share.values())
-            self.hook.held.append(Held(self.hook.number, live.peak + self.received, waiting, state))
-        else:
+        self.steps += 1
+        if not self.hook.settings.measure or self.steps != 3:
+            return self._step(data, optim_wrapper)
+        with LiveBytes(self.hook.share.values()) as live:
             logs = self._step(data, optim_wrapper)
-        self.hook.spans.append(Span(self.hook.number, self.runner.iter, start, time.time()))
+        waiting = self.hook.settings.ahead * self.received + self.sent
+        waiting += sum((each.delay + 1) * p.nbytes for each in self.followed for p in each.parameters)
+        state = sum(value.nbytes for value in self.hook.share.values())
+        self.hook.held.append(Held(self.hook.number, live.peak + self.received, waiting, state))
         return logs
 
+    def flush(self) -> None:
+        """Wait until all that was sent has been received."""
+        for outbox in [*([] if self.last else [self.outbox]), *(outbox for outbox, _ in self.followers)]:
+            outbox.flush()
+
+    def _worked(self, start: float) -> float:
+        """Record the time since ``start``, before waiting for another process; return the time now."""
+        now = time.time()
+        if self.hook.settings.measure:
+            self.hook.spans.append(Span(self.hook.number, self.runner.iter, start, now))
+        return now
+
     def _step(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
+        start = time.time()
         model = self.model
         with optim_wrapper.optim_context(model):
             if self.first:
@@ -209,13 +230,20 @@ class _SplitStep:
         parsed, logs = model.parse_losses(losses)
         del losses
         if not self.last:
-            earlier.add(logs, self.scalars.new())
-            self.outbox.put(self._packed(data, images, output, earlier))
-            del output
+            earlier.add(logs, self.scalars.new(logs))
+            message = self._packed(data, images, output, earlier)
+            self._worked(start)
+            self.outbox.put(message)
+            start = time.time()
+            del output, message
         del given, images, data
-        for each in self.followed:
-            each.refresh()
+        if self.followed:
+            self._worked(start)
+            for each in self.followed:
+                each.refresh()
+            start = time.time()
         optim_wrapper.update_params(parsed)
+        self._worked(start)
         for outbox, parameters in self.followers:
             outbox.put(Message(None, [torch.cat([p.detach().reshape(-1) for p in parameters])]))
         if self.last:
@@ -257,9 +285,9 @@ class _SplitStep:
         message.tensors.clear()  # the training loop holds the message until the next one arrives
         self.received = sum(tensor.nbytes for tensor in tensors)
         x = tensors[0]
-        features = {s: tensors[p] if isinstance(p, int) else x.new_zeros(()).expand(p) for s, p in stages.items()}
-        # Where no reconstruction needs the images, only their shape matters.
-        images = tensors[-1] if self.receives_images else x.new_zeros((), dtype=dtype).expand(shape)
+        features = {s: tensors[p] if isinstance(p, int) else x.new_full((), nan).expand(p) for s, p in stages.items()}
+        # Where no reconstruction needs the images, only their shape matters; a loss that reads them becomes NaN.
+        images = tensors[-1] if self.receives_images else x.new_full((), nan, dtype=dtype).expand(shape)
         data = {key: [sample.to(x.device) for sample in value] for key, value in data.items()}
         return data, images, BlockOutput(x, features), earlier
 
@@ -282,18 +310,21 @@ class _BlockScalars:
     """The scalars of blocks that hooks have logged since the last call, such as norms and scaling biases."""
 
     def __init__(self, runner: Runner) -> None:
-        self.runner = runner
-        self.lengths: dict[str, int] = {}
+        self.hub = runner.message_hub
+        self.lengths = {name: self._length(name) for name in self.hub.log_scalars}
 
-    def new(self) -> dict[str, float]:
+    def new(self, logs: dict[str, Any]) -> dict[str, float]:
+        """Return the new values, without those of ``logs``, which the Runner logs itself."""
         found = {}
-        for name, buffer in self.runner.message_hub.log_scalars.items():
-            if name.startswith('train/block') and 'loss' not in name:
-                length = int(buffer.data[1].sum())
-                if self.lengths.get(name) != length:
+        for name, buffer in self.hub.log_scalars.items():
+            if name.startswith('train/block') and name.removeprefix('train/') not in logs:
+                if self.lengths.get(name) != self._length(name):
                     found[name] = float(buffer.current())
-                self.lengths[name] = length
+                self.lengths[name] = self._length(name)
         return found
+
+    def _length(self, name: str) -> int:
+        return int(self.hub.log_scalars[name].data[1].sum())
 
 
 class _Followed:

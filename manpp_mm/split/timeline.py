@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Span(NamedTuple):
-    """The time in which a process worked on a batch, without waiting for it.
+    """A stretch of time in which a process worked on a batch; in between, it waits for other processes.
 
     Attributes:
         process: The process.
@@ -27,7 +27,7 @@ class Held(NamedTuple):
     Attributes:
         process: The process.
         step: The peak of its step, with the batch in work, in addition to the others.
-        waiting: Batches that wait, received or to be sent, at most.
+        waiting: Batches that wait, received or to be sent, and followed parameters on their way, at most.
         state: Parameters, buffers and optimizer state.
     """
 
@@ -55,7 +55,7 @@ def draw_timeline(spans: Sequence[Span], path: Path, first: int = 0, number: int
     Args:
         spans: The spans.
         path: The picture's file.
-        first: The first iteration to draw.
+        first: The first iteration to draw; nothing is drawn if there is none from it on.
         number: The number of iterations.
     """
     from matplotlib import colormaps
@@ -63,6 +63,8 @@ def draw_timeline(spans: Sequence[Span], path: Path, first: int = 0, number: int
     from matplotlib.figure import Figure
 
     drawn = [span for span in spans if first <= span.iteration < first + number]
+    if not drawn:
+        return
     processes = max(span.process for span in drawn) + 1
     zero = min(span.start for span in drawn)
     figure = Figure(figsize=(10, 0.8 + 0.6 * processes), layout='constrained')
@@ -73,7 +75,9 @@ def draw_timeline(spans: Sequence[Span], path: Path, first: int = 0, number: int
         length = span.end - span.start
         color = colors(span.iteration % 10)
         axes.barh(span.process, length, left=span.start - zero, color=color, edgecolor='white')
-        axes.text(span.start - zero + length / 2, span.process, str(span.iteration), ha='center', va='center')
+        same = [s for s in drawn if s[:2] == span[:2]]
+        if span == max(same, key=lambda s: s.end - s.start):
+            axes.text(span.start - zero + length / 2, span.process, str(span.iteration), ha='center', va='center')
     axes.set_yticks(range(processes), [f'process {p}' for p in range(processes)])
     axes.invert_yaxis()
     axes.set_xlabel('seconds; the number is the batch')

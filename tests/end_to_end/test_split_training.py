@@ -88,7 +88,14 @@ def test_a_detector_without_momentum_branches(tmp_path):
     assert norms[0] == pytest.approx(norms[1][: len(norms[0])], rel=1e-6) and len(norms[0]) == 49
 
     measured = json.loads((split / 'split.json').read_text())
-    assert [span[:2] for span in measured['spans']] == [[p, i] for p in range(2) for i in range(50)]
+    assert {tuple(span[:2]) for span in measured['spans']} == {(p, i) for p in range(2) for i in range(50)}
+    assert [held['process'] for held in measured['held']] == [0, 1]
+    # Each value lives in one process.
+    saved = torch.load(split / 'epoch_10.pth', weights_only=False)
+    values = [*saved['state_dict'].values()]
+    values += [value for state in saved['optimizer']['state'].values() for value in state.values()]
+    assert sum(held['state'] for held in measured['held']) == sum(value.nbytes for value in values)
+    assert min(held['state'] for held in measured['held']) > 1e6
     assert (split / 'split.png').stat().st_size > 10_000
 
 
@@ -97,19 +104,28 @@ def test_a_segmentor_that_waits_and_resumes(tmp_path):
     # MAN++ in three processes from the start, in one, in two.
     config = segmentation_runner_config(tmp_path, images=10, validate=True)
     config.train_cfg.update(max_iters=50, val_interval=20)
-    config.default_hooks.checkpoint.interval = 15
+    config.default_hooks.checkpoint.update(interval=15, save_best='mIoU')
     config = finished(config, tmp_path)
     whole, split = tmp_path / 'whole', tmp_path / 'split'
     train(config, whole)
     train(config, split, '--delay', 0, '--split', '1,2,1', processes=3)
     assert_same_checkpoint(split / 'iter_50.pth', whole / 'iter_50.pth')
-    for last in (45, 30):
-        (split / f'iter_{last}.pth').unlink()
-    (split / 'iter_50.pth').unlink()
+    for last in ('iter_50', 'iter_45', 'iter_30', 'best_*'):
+        for path in split.glob(f'{last}.pth'):
+            path.unlink()
     (split / 'last_checkpoint').write_text(str(split / 'iter_15.pth'))
     train(config, split, '--resume', one=('train_cfg.max_iters=30',))
     (split / 'last_checkpoint').write_text(str(split / 'iter_30.pth'))
+    # The next validation finds a better model, and the last process alone replaces the best checkpoint.
+    checkpoint = torch.load(split / 'iter_30.pth', weights_only=False)
+    before = Path(checkpoint['message_hub']['runtime_info']['best_ckpt'])
+    assert before.parent == split
+    checkpoint['message_hub']['runtime_info']['best_score'] = -1.0
+    torch.save(checkpoint, split / 'iter_30.pth')
+    before.touch()
     train(config, split, '--resume', '--delay', 0, processes=2)
+    (best,) = split.glob('best_*.pth')
+    assert best.name in ('best_mIoU_iter_40.pth', 'best_mIoU_iter_50.pth')
     assert_same_checkpoint(split / 'iter_50.pth', whole / 'iter_50.pth')
 
 

@@ -1,12 +1,13 @@
 """Which process trains which blocks, and what cannot be split."""
 
 from itertools import combinations
+from types import SimpleNamespace
 
 import pytest
 from helpers import detector_config, segmentor_config
 
 from manpp_mm.split.division import balanced, block_work, divided, parse_split
-from manpp_mm.split.prepare import process_config, refuse_unsplittable
+from manpp_mm.split.prepare import load_nothing, process_config, refuse_unsplittable
 
 
 @pytest.mark.parametrize('work', [[1, 1, 1, 1], [5, 1, 1, 1, 4], [1, 2, 3, 4, 5, 6], [9, 1, 1], [0, 0, 3]])
@@ -20,6 +21,14 @@ def test_balanced_is_the_best_of_all_divisions(work, processes):
     assert len(found) == processes and all(found)
     best = min(largest(ends) for ends in combinations(range(1, len(work)), processes - 1))
     assert max(sum(work[i] for i in part) for part in found) == best
+
+
+def test_only_the_first_process_loads():
+    runner = SimpleNamespace(_train_dataloader=dict(batch_size=2, num_workers=4, prefetch_factor=2, timeout=5))
+    given = runner._train_dataloader
+    load_nothing(runner)
+    assert runner._train_dataloader == dict(batch_size=2, num_workers=0, persistent_workers=False)
+    assert given['num_workers'] == 4
 
 
 def test_split_by_hand():
@@ -51,13 +60,17 @@ def test_work_grows_with_the_images():
         ({'model.backbone.local_blocks': 'auto', 'model.backbone.cuts': None}, 'tools/fit.py CONFIG'),
         ({'custom_hooks': [dict(type='GradientSwitchHook', end=0.5)]}, 'GradientSwitchHook cannot be split'),
         ({'custom_hooks': [dict(type='EMAHook')]}, 'EMAHook cannot be split'),
-        ({'launcher': 'pytorch'}, 'no --launcher'),
+        ({'launcher': 'pytorch'}, 'remove --launcher'),
+        ({'custom_hooks': []}, 'LocalLearningHook'),
         ({'model.backbone.type': 'ResNet'}, 'ResNet'),
     ],
 )
 def test_what_cannot_be_split(options, words):
     config = detector_config()
+    config.custom_hooks = [dict(type='LocalLearningHook')]
     config.merge_from_dict(options)
+    if options.get('custom_hooks'):
+        config.custom_hooks.append(dict(type='LocalLearningHook'))
     with pytest.raises(ValueError, match=words):
         refuse_unsplittable(config)
 
@@ -77,8 +90,7 @@ def test_the_config_of_each_process():
     assert last.custom_hooks == [seeded, config.custom_hooks[1], clip]
     assert first.optim_wrapper.clip_grad is None and last.optim_wrapper.clip_grad is None
     assert (first.val_cfg.type, last.val_cfg.type) == ('AwaitedValLoop', 'ValLoop')
-    assert first.train_dataloader.num_workers == config.train_dataloader.num_workers > 0
-    assert last.train_dataloader.num_workers == 0
+    assert first.train_dataloader == last.train_dataloader == config.train_dataloader  # checkpoints hold it
     assert (first.work_dir, last.work_dir) == ('folder/0', 'work')
     # Clipping by value couples no blocks.
     config.optim_wrapper.clip_grad = dict(type='value', clip_value=1)
