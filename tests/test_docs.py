@@ -185,15 +185,20 @@ def test_costs_in_the_readme_are_theirs(mode, row):
 
 
 def test_the_readmes_accuracy_is_that_of_all_pairs():
-    own, whole = {}, {}
-    for folder, metric in (('camvid_h100', 'mIoU'), ('camvid', 'mIoU'), ('bccd', 'coco/bbox_mAP')):
+    own, whole, dgl, front = {}, {}, {}, {}
+    folders = dict(camvid_h100='mIoU', camvid='mIoU', bccd='coco/bbox_mAP', camvid_scratch='mIoU')
+    for folder, metric in (folders | dict(deeppcb_scratch='coco/bbox_mAP')).items():
         found = by_variant(read_results(sorted((ROOT / 'docs/results' / folder).glob('*.json')), metric))
-        own |= {(folder, seed): value for seed, value in found['manpp'].items()}
-        whole |= {(folder, seed): value for seed, value in found['end_to_end'].items()}
-    assert len(own) == 9
-    assert difference(own, whole) == '-1.18 [-2.28, -0.08]'
-    assert '-1.18 [-2.28, -0.08]' in (ROOT / 'docs/results.md').read_text()
-    assert '| 1.2 points lower [0.1, 2.3] |' in README
+        for values, name in ((own, 'manpp'), (whole, 'end_to_end'), (dgl, 'dgl'), (front, 'front_frozen')):
+            values |= {(folder, seed): value for seed, value in found.get(name, {}).items()}
+    text = (ROOT / 'docs/results.md').read_text()
+    assert len(own) == 15
+    assert difference(own, whole) == '-1.62 [-2.45, -0.79]'
+    assert '| 1.6 points lower [0.8, 2.5] |' in README
+    scratch = {key: value for key, value in own.items() if key[0] in ('camvid_scratch', 'deeppcb_scratch', 'bccd')}
+    assert len(scratch) == 9
+    for found in (difference(own, whole), difference(own, dgl), difference(scratch, front)):
+        assert found in text
 
 
 def test_the_readmes_cards_are_what_the_planner_found():
