@@ -53,7 +53,7 @@ class LocalBackbone(TrunkState):
         lateral_gradient: Whether the task trains the last unit of each stage whose map neck and heads take from a block
             before the last. Such a unit runs once more on its detached input, checkpointed; the local loss passes
             through it and trains the units before it. Without it, neck and heads train on maps that only local losses
-            have shaped. Exact gradients ignore it, because they train all units by the task. (Specific to this project.)
+            have shaped. Exact gradients ignore it: the task trains all units. (Specific to this project.)
         memory_budget: With ``local_blocks='auto'``, the size to plan for, such as ``'6GiB'``; None plans for about the
             lowest need.
         with_cp: Whether to checkpoint each unit, non-reentrant, even if the parent backbone has no such argument.
