@@ -1,6 +1,7 @@
 """Every command in README and docs runs: its own flags, on a small stand-in of the config that it names."""
 
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -126,13 +127,20 @@ def programs(words: list[str], world: Path) -> list[tuple[str, list[str]]]:
         return [('-c', [])]
     if program == 'bash':
         return [launched(argv, world)]
+    if argv[0] == 'tools/benchmark_split.py':  # it takes minutes, and root for its network namespaces
+        flags = runpy.run_path(str(ROOT / argv[0]))['parse_args'](argv[1:])
+        assert (ROOT / flags.config).is_file()
+        return [('-c', [])]
     assert program == 'python', words
     assert (ROOT / argv[0]).is_file(), words
     return [(Path(argv[0]).stem, argv[1:])]
 
 
 def launched(argv: list[str], world: Path) -> tuple[str, list[str]]:
-    """What ``dist_train.sh`` starts in each process; test_tools.py and test_distributed.py run it in two."""
+    """What ``dist_train.sh`` starts in each process, and what ``split_train.sh`` starts.
+
+    test_tools.py, test_distributed.py and test_split_training.py run them in two.
+    """
     stub = world / 'python'
     stub.write_text('#!/bin/sh\n[ "$1" = -c ] || echo "$@"\n')
     stub.chmod(0o755)
@@ -140,6 +148,10 @@ def launched(argv: list[str], world: Path) -> tuple[str, list[str]]:
         ['bash', *argv], cwd=world, env=dict(PYTHON=str(stub), PATH='/usr/bin:/bin'), capture_output=True, text=True
     )
     words = done.stdout.split()
+    if argv[0] == 'tools/split_train.sh':
+        assert words[0].endswith('tools/split_train.py')
+        assert (ROOT / words[1]).is_file()
+        return 'split_train', words[1:]
     assert f'--nproc_per_node={argv[2]}' in words
     (place,) = (place for place, word in enumerate(words) if word.endswith('tools/train.py'))
     rest = [word for word in words[place + 1 :] if word not in ('--launcher', 'pytorch')]
@@ -187,6 +199,8 @@ def run(
         if '--memory' in argv and argv[argv.index('--memory') + 1] == 'auto':
             for module in ('cli.arguments', 'memory.fit'):  # there may be no GPU whose memory could be asked for
                 context.setattr(f'manpp_mm.{module}.budget_bytes', lambda memory: memory and 8 * 2**30)
+        if name == 'split_train':  # its flags are read
+            context.setattr('manpp_mm.commands.split_train.launch', lambda *_: None)
         if name == 'compare' and not quick:  # every cell is configured, none is trained
             context.setattr('manpp_mm.comparison.grid._initial_weights', lambda *_: None)
             context.setattr('manpp_mm.comparison.grid.subprocess.run', lambda *_, **__: SimpleNamespace(returncode=0))
