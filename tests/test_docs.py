@@ -234,4 +234,4 @@ def test_the_figures_of_split_training_are_measured():
     for row in rows:
         assert row in text, row
     ratio = means['no link']['one process'] / means['no link']['split']
-    assert f'the split is {ratio:.2f}\ntimes as fast as one process' in text
+    assert f'The split is {ratio:.2f}\ntimes as fast as one process' in text
