@@ -8,6 +8,7 @@ from copy import deepcopy
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 
+from ..checkpoint_file import check_checkpoint_file
 from ..checks.config_keys import merge_options
 from ..checks.files import innermost, way_to_data
 from ..compat.config_prefix import read_config
@@ -42,8 +43,10 @@ def add_check_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--no-check', action='store_true', help='skip the checks of data and annotations at the start')
 
 
-def add_resume_argument(parser: argparse.ArgumentParser) -> None:
-    """Add ``--resume``."""
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a training in one process or several."""
+    parser.add_argument('--amp', action='store_true', help='train in mixed precision (needs a GPU)')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -94,6 +97,23 @@ def load_config(args: argparse.Namespace) -> Config:
     elif config.get('work_dir') is None:
         config.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
     return config
+
+
+def apply_training_arguments(config: Config, args: argparse.Namespace) -> None:
+    """Apply the flags of :func:`add_training_arguments` to a config.
+
+    Raises:
+        ValueError, FileNotFoundError: A flag does not fit the config or this machine, or the checkpoint to load is
+            missing.
+    """
+    if args.amp:
+        enable_amp(config)
+    check_device(config)
+    if args.auto_scale_lr:
+        enable_auto_scale_lr(config)
+    if args.resume is not None:
+        enable_resume(config, args.resume)
+    check_checkpoint_file(config.get('load_from'), '--resume' if config.get('resume') else 'load_from')
 
 
 def enable_amp(config: Config) -> None:

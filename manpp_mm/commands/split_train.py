@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 
-from ..checkpoint_file import check_checkpoint_file, check_load_from
+from ..checkpoint_file import check_load_from
 from ..checks.files import check_crop
 from ..cli import arguments, checking, errors
 from ..cli import runner as running
@@ -57,9 +57,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='write split.json, with the bytes that each process holds and the times at which it works on each batch, '
         'and draw the times (split.png)',
     )
-    parser.add_argument('--amp', action='store_true', help='train in mixed precision (needs a GPU)')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
-    arguments.add_resume_argument(parser)
+    arguments.add_training_arguments(parser)
     arguments.add_check_argument(parser)
     arguments.add_common_arguments(parser)
     args = parser.parse_args(argv)
@@ -98,14 +96,7 @@ def train(args: argparse.Namespace, store: dist.Store, number: int, size: int) -
         torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
     config = arguments.load_config(args)
     refuse_unsplittable(config)
-    if args.amp:
-        arguments.enable_amp(config)
-    arguments.check_device(config)
-    if args.auto_scale_lr:
-        arguments.enable_auto_scale_lr(config)
-    if args.resume is not None:
-        arguments.enable_resume(config, args.resume)
-    check_checkpoint_file(config.get('load_from'), '--resume' if config.get('resume') else 'load_from')
+    arguments.apply_training_arguments(config, args)
     resumed = running.checkpoint_to_resume(config)
     last = size - 1
     warnings: list[str] = []

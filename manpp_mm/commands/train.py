@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from mmengine.config import Config
 
-from ..checkpoint_file import check_checkpoint_file, check_load_from
+from ..checkpoint_file import check_load_from
 from ..checks.files import check_crop
 from ..cli import arguments, checking
 from ..cli import runner as running
@@ -19,9 +19,7 @@ from ..memory.fit import check_request
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_config_argument(parser)
-    parser.add_argument('--amp', action='store_true', help='train in mixed precision (needs a GPU)')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the batch size')
-    arguments.add_resume_argument(parser)
+    arguments.add_training_arguments(parser)
     arguments.add_check_argument(parser)
     arguments.add_fitting_arguments(parser)
     arguments.add_common_arguments(parser)
@@ -31,15 +29,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def prepared(args: argparse.Namespace) -> tuple[Config, str, list[str]]:
     """Return the config to train, a log entry about its memory ('' for none), and warnings."""
     config = arguments.load_config(args)
-    if args.amp:
-        arguments.enable_amp(config)
-    arguments.check_device(config)
+    arguments.apply_training_arguments(config, args)
     check_request(config, None if args.resume is not None else args.method)
-    if args.auto_scale_lr:
-        arguments.enable_auto_scale_lr(config)
-    if args.resume is not None:
-        arguments.enable_resume(config, args.resume)
-    check_checkpoint_file(config.get('load_from'), '--resume' if config.get('resume') else 'load_from')
     resumed = running.checkpoint_to_resume(config)
     warnings = [] if args.no_check else checking.before_training(config, resumed)
     check_crop(config)

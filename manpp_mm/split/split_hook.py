@@ -205,12 +205,10 @@ class _SplitStep:
         for outbox in [*([] if self.last else [self.outbox]), *(outbox for outbox, _ in self.followers)]:
             outbox.flush()
 
-    def _worked(self, start: float) -> float:
-        """Record the time since ``start``, before waiting for another process; return the time now."""
-        now = time.time()
+    def _worked(self, start: float) -> None:
+        """Record the time since ``start``, before waiting for another process."""
         if self.hook.settings.measure:
-            self.hook.spans.append(Span(self.hook.number, self.runner.iter, start, now))
-        return now
+            self.hook.spans.append(Span(self.hook.number, self.runner.iter, start, time.time()))
 
     def _step(self, data: Any, optim_wrapper: OptimWrapper) -> dict[str, Tensor]:
         start = time.time()
@@ -263,7 +261,7 @@ class _SplitStep:
         return step.delivered_losses(), output
 
     def _packed(self, data: dict, images: Tensor, output: BlockOutput, earlier: '_Earlier') -> Message:
-        data = {key: [_on_cpu(sample) for sample in value] for key, value in data.items()}
+        data = {key: [sample.to('cpu') for sample in value] for key, value in data.items()}
         tensors = [output.x]
         stages: dict[int, Any] = {}
         for stage, found in output.features.items():
@@ -368,7 +366,3 @@ class AwaitedValLoop(BaseLoop):
         self._runner.call_hook('after_val_epoch', metrics=metrics)
         self._runner.call_hook('after_val')
         return metrics
-
-
-def _on_cpu(sample: Any) -> Any:
-    return sample.to('cpu')

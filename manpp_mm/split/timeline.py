@@ -44,11 +44,6 @@ def write_measurements(spans: Sequence[Span], held: Sequence[Held], path: Path) 
     path.write_text(json.dumps(dict(spans=rows, held=[h._asdict() for h in sorted(held)])))
 
 
-def read_spans(path: Path) -> list[Span]:
-    """Read the spans of :func:`write_measurements`."""
-    return [Span(*row) for row in json.loads(path.read_text())['spans']]
-
-
 def draw_timeline(spans: Sequence[Span], path: Path, first: int = 0, number: int = 12) -> None:
     """Draw who works on which batch when.
 
